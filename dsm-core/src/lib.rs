@@ -1,0 +1,42 @@
+//! The protocol of a page-fault-driven distributed shared memory, as a machine that takes facts and returns intentions.
+//!
+//! Nothing in this crate reads a clock, opens a socket, starts a thread, draws a random number or touches the shared
+//! bytes. A driver feeds [`Machine::handle`] one [`Event`] at a time and carries out the returned [`Action`]s, in
+//! order and completely, before it feeds the next. Three drivers run the same machine: the node of `dsm-node`, the
+//! seeded simulator of `dsm-tests`, and model checks.
+//!
+//! Modules, from the ground up: [`ids`], [`limits`] and [`time`] name things; [`geometry`], [`access`] and
+//! [`copyset`] describe the region; [`message`], [`event`] and [`action`] are the machine's whole vocabulary;
+//! `local` (what this node holds), `home` (the directory for pages homed here), and the services that every home
+//! offers (`locks`, `roots`, `spans`, `barrier`) never call each other: they speak [`Message`], even on one node.
+
+pub mod access;
+pub mod action;
+pub mod copyset;
+pub mod event;
+pub mod geometry;
+pub mod ids;
+pub mod limits;
+pub mod message;
+pub mod time;
+pub mod wire;
+
+mod barrier;
+mod home;
+mod local;
+mod locks;
+mod machine;
+mod roots;
+mod spans;
+
+pub use access::{Access, Want};
+pub use action::{Action, Actions, Cause, Reply};
+pub use copyset::Copyset;
+pub use event::{Command, Event, Timer};
+pub use geometry::{Geometry, GeometryError};
+pub use ids::{
+    Address, CallId, Incarnation, LockId, NodeId, PageId, SegmentId, Ticket, TransactionId, ViewId,
+};
+pub use machine::{Machine, Violation};
+pub use message::{Message, Payload, RootAnswer, SpanOwner, SpanRange};
+pub use time::Time;

@@ -1,0 +1,56 @@
+//! Every limit of the protocol: its name, its value, and why.
+
+use crate::copyset::Copyset;
+use core::time::Duration;
+
+/// Nodes in one cluster. A copyset is one machine word.
+pub const NODES_MAX: usize = 64;
+
+/// The smallest page: the kernel's own.
+pub const PAGE_SIZE_MIN: u64 = 4 << 10;
+
+/// The largest page: what one transfer moves at once, and the size of a segment.
+pub const PAGE_SIZE_MAX: u64 = 2 << 20;
+
+/// The page size unless the user says otherwise.
+pub const PAGE_SIZE_DEFAULT: u64 = PAGE_SIZE_MIN;
+
+/// Pages with one home come in runs of this many bytes, in regions that are large enough.
+pub const SEGMENT_SIZE: u64 = 2 << 20;
+
+/// A region has at least this many segments where its size allows, so that every node is home to some of it.
+pub const SEGMENTS_MIN: u64 = 64;
+
+/// The region's base unless the user says otherwise: far from where the kernel places anything by itself.
+pub const REGION_BASE_DEFAULT: u64 = 0x2000_0000_0000;
+
+/// The region's size unless the user says otherwise: sparse address space, which costs nothing until touched.
+pub const REGION_SIZE_DEFAULT: u64 = 64 << 30;
+
+/// User addresses end here on x86-64 with four-level page tables.
+pub const ADDRESS_MAX: u64 = 0x7fff_ffff_f000;
+
+/// One part in this many of the region, at its end, serves spans that are longer than a segment.
+pub const LARGE_ZONE_SHARE: u64 = 2;
+
+/// The longest name of a root, in bytes.
+pub const NAME_LENGTH_MAX: usize = 256;
+
+/// The longest encoded control message. The longest message carries one name and a few numbers.
+pub const CONTROL_LENGTH_MAX: usize = 1024;
+
+/// Faults, lock calls and the like that one page's or one lock's home keeps waiting. Each node has at most one request
+/// per page outstanding; a lock may have as many waiting threads as the cluster has threads.
+pub const LOCK_WAITERS_MAX: usize = 1 << 16;
+
+/// A granted page stays until the instruction that faulted has retired, but no longer than this: a thread that a busy
+/// core does not run for so long may lose its page unused.
+pub const RESIDENCY_MAX: Duration = Duration::from_millis(10);
+
+/// How soon a page whose instruction had not retired is looked at again.
+pub const RESIDENCY_POLL: Duration = Duration::from_micros(20);
+
+const _: () = assert!(NODES_MAX <= Copyset::BITS);
+const _: () = assert!(PAGE_SIZE_MAX <= SEGMENT_SIZE);
+const _: () = assert!(PAGE_SIZE_MIN.is_power_of_two() && PAGE_SIZE_MAX.is_power_of_two());
+const _: () = assert!(NAME_LENGTH_MAX * 2 < CONTROL_LENGTH_MAX);

@@ -1,0 +1,262 @@
+//! What nodes say to each other. `docs/protocol.md` has the same table with its reasons.
+//!
+//! One fault is one transaction, named by its [`TransactionId`]. Its course, for a write miss with one reader:
+//!
+//! ```text
+//! requester            home                 owner               reader
+//!    |---- Request ----->|                    |                    |
+//!    |                   |----- Forward ----->|                    |
+//!    |                   |------------------ Invalidate ---------->|
+//!    |<------------- Grant + page ------------|                    |
+//!    |<----------------------------- Ack --------------------------|
+//!    |---- Confirm ----->|                    |                    |
+//! ```
+
+use crate::access::{Access, Want};
+use crate::copyset::Copyset;
+use crate::ids::{Address, LockId, NodeId, PageId, Ticket, TransactionId, ViewId};
+use serde::{Deserialize, Serialize};
+
+/// What a grant carries.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+pub enum Payload {
+    /// The page's bytes follow the message.
+    Bytes,
+    /// Nobody has written the page: it is all zero, and nothing follows.
+    Zero,
+    /// The requester holds a valid read copy: an upgrade moves no data.
+    Held,
+}
+
+/// To whom a span of pages was leased.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+pub enum SpanOwner {
+    /// The plain heap of one node.
+    Node(NodeId),
+    /// The arena of the domain that begins at this address.
+    Domain(Address),
+    /// A domain of its own: the span's first address is the domain's.
+    NewDomain,
+}
+
+/// A run of pages, leased as one.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+pub struct SpanRange {
+    /// The first page.
+    pub first: PageId,
+    /// How many pages.
+    pub pages: u64,
+    /// Whose they are.
+    pub owner: SpanOwner,
+}
+
+/// How a request for a root by name ended.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+pub enum RootAnswer {
+    /// The name is new: the asker is to create the object, and to publish or abandon it.
+    Create,
+    /// The object exists.
+    Found(Address),
+    /// The name stands for an object of another type, whose layout identity this is.
+    OtherLayout(u64),
+}
+
+/// One message from one node to another, or to itself.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+pub enum Message {
+    /// Requester → home: a thread of mine faulted on `page`.
+    Request {
+        /// The page.
+        page: PageId,
+        /// The fault's transaction.
+        transaction: TransactionId,
+        /// What the fault wants.
+        want: Want,
+    },
+    /// Home → owner: give `page` to the transaction's node; for a write, give it up.
+    Forward {
+        /// The page.
+        page: PageId,
+        /// The fault's transaction; its node is the requester.
+        transaction: TransactionId,
+        /// What the fault wants.
+        want: Want,
+        /// Readers whose acks the requester must await; passed on in the grant.
+        awaiting: Copyset,
+    },
+    /// Home → reader: drop your copy of `page`, then tell the transaction's node.
+    Invalidate {
+        /// The page.
+        page: PageId,
+        /// The fault's transaction; its node is the requester.
+        transaction: TransactionId,
+    },
+    /// Reader → requester: my copy of `page` is gone.
+    Ack {
+        /// The page.
+        page: PageId,
+        /// The transaction for which it was dropped.
+        transaction: TransactionId,
+    },
+    /// Owner or home → requester: `page` is yours, once all of `awaiting` have acked.
+    Grant {
+        /// The page.
+        page: PageId,
+        /// The transaction that it answers.
+        transaction: TransactionId,
+        /// What it allows.
+        access: Access,
+        /// Where the bytes are.
+        payload: Payload,
+        /// Readers whose acks must come before a write is allowed.
+        awaiting: Copyset,
+    },
+    /// Requester → home: the grant is in force here; the page is free for the next transaction.
+    Confirm {
+        /// The page.
+        page: PageId,
+        /// The transaction that ends.
+        transaction: TransactionId,
+    },
+    /// Home → requester: the transaction cannot end, because this node is gone and with it the page or its readers.
+    Lost {
+        /// The page.
+        page: PageId,
+        /// The transaction that cannot end.
+        transaction: TransactionId,
+        /// Who is gone.
+        node: NodeId,
+    },
+    /// Node → lock's home: one of my threads wants the lock.
+    LockRequest {
+        /// The lock.
+        lock: LockId,
+        /// The waiting call.
+        ticket: Ticket,
+        /// Whether to queue while another holds it.
+        wait: bool,
+    },
+    /// Lock's home → node: the lock is that call's.
+    LockGrant {
+        /// The lock.
+        lock: LockId,
+        /// The call.
+        ticket: Ticket,
+    },
+    /// Lock's home → node: the call does not get the lock (not waiting, or withdrawn); `holder` has it.
+    LockDenied {
+        /// The lock.
+        lock: LockId,
+        /// The call.
+        ticket: Ticket,
+        /// Who holds it.
+        holder: NodeId,
+    },
+    /// Node → lock's home: the call gave up waiting.
+    LockWithdraw {
+        /// The lock.
+        lock: LockId,
+        /// The call.
+        ticket: Ticket,
+    },
+    /// Holder → lock's home: the lock is free again.
+    LockRelease {
+        /// The lock.
+        lock: LockId,
+        /// The call to which it had been granted.
+        ticket: Ticket,
+    },
+    /// Node → coordinator: one of my threads reached the barrier for the `generation`th time.
+    BarrierArrive {
+        /// Counts the barriers of the cluster.
+        generation: u64,
+    },
+    /// Coordinator → all: every member has arrived.
+    BarrierComplete {
+        /// Counts the barriers of the cluster.
+        generation: u64,
+        /// The view in which it completed.
+        view: ViewId,
+    },
+    /// Node → coordinator: my program is done; I serve until all are.
+    LeaveArrive,
+    /// Coordinator → all: every program is done; nobody needs any page any more.
+    LeaveComplete,
+    /// Node → name's home: what does this name stand for?
+    RootClaim {
+        /// The name.
+        name: String,
+        /// Identity of the layout of the type that the asker expects.
+        layout: u64,
+        /// The waiting call.
+        ticket: Ticket,
+    },
+    /// Name's home → node: the answer to a claim.
+    RootAnswered {
+        /// The call.
+        ticket: Ticket,
+        /// The answer.
+        answer: RootAnswer,
+    },
+    /// Creator → name's home: the object stands at `address`.
+    RootPublish {
+        /// The name.
+        name: String,
+        /// Where it is.
+        address: Address,
+    },
+    /// Creator → name's home: creating it failed; let the next claimant try.
+    RootAbandon {
+        /// The name.
+        name: String,
+    },
+    /// Node → segment's home or coordinator: lease me `pages` pages in a row.
+    SpanLease {
+        /// How many pages.
+        pages: u64,
+        /// Who is to own them.
+        owner: SpanOwner,
+        /// The waiting call.
+        ticket: Ticket,
+    },
+    /// Home → node: the lease.
+    SpanLeased {
+        /// The call.
+        ticket: Ticket,
+        /// The pages.
+        span: SpanRange,
+    },
+    /// Home → node: no such run is free here.
+    SpanDenied {
+        /// The call.
+        ticket: Ticket,
+        /// Pages that are free at this home.
+        free: u64,
+        /// The longest run of them.
+        largest: u64,
+    },
+    /// Node → span's home: the span that begins at `first` is free again.
+    SpanReturn {
+        /// Its first page.
+        first: PageId,
+    },
+    /// Node → span's home: which span holds this page?
+    SpanFind {
+        /// The page.
+        page: PageId,
+        /// The waiting call.
+        ticket: Ticket,
+    },
+    /// Home → node: the span that holds the page, if any does.
+    SpanFound {
+        /// The call.
+        ticket: Ticket,
+        /// The span.
+        span: Option<SpanRange>,
+    },
+    /// Node → span's home → lessee: the block at `address` was dropped; its bytes may be used again.
+    Free {
+        /// Where the block begins.
+        address: Address,
+    },
+}

@@ -1,0 +1,36 @@
+//! Page-fault-driven distributed shared memory: N processes, on one or many machines, map one region at the same
+//! virtual address, and an ordinary load or store of a page that is elsewhere fetches it.
+//!
+//! Start with [`Dsm::join`]. Structures live in the region through [`Dsm::root`], [`Dsm::alloc`], [`DsmMutex`] and
+//! [`collections`]; what may live there is a matter of types: [`Shared`].
+
+mod config;
+mod dsm;
+mod engine;
+mod error;
+mod heap;
+mod layout;
+mod log;
+mod node;
+mod refs;
+mod region;
+mod shared;
+mod signals;
+mod stats;
+mod sync;
+mod transport;
+mod uffd;
+
+pub mod bench;
+pub mod collections;
+pub mod doctor;
+pub mod launch;
+
+pub use config::Builder;
+pub use dsm::{Dsm, View};
+pub use dsm_derive::Shared;
+pub use error::{Error, LockError, Result};
+pub use refs::{DsmBox, DsmPtr, DsmRef};
+pub use shared::{Plain, Shared};
+pub use stats::Stats;
+pub use sync::{DsmMutex, DsmMutexGuard};

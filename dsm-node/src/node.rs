@@ -1,0 +1,181 @@
+//! This process's node: what the interface's calls share, and how they reach the engine.
+//!
+//! A process joins once, so there is one node per process. It is never freed: references into the region, and
+//! threads that outlive the `Dsm`, may ask for it at any time, and then learn that the node has left.
+
+use crate::error::{Error, Result};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TryRecvError, bounded};
+use dsm_core::{CallId, Command, Geometry, NodeId, Reply};
+use nix::sys::eventfd::EventFd;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::time::Duration;
+
+static CURRENT: OnceLock<Node> = OnceLock::new();
+static JOINING: AtomicBool = AtomicBool::new(false);
+
+/// No peer is lost: the value of [`Node::lost_peer`] until one is. No rank is as large.
+const NO_RANK: u32 = u32::MAX;
+
+/// What an application thread hands to the engine.
+pub(crate) struct Call {
+    /// The call's name; the machine's completions carry it.
+    pub id: CallId,
+    /// What is asked.
+    pub command: Command,
+    /// Where the answer goes, if one is expected.
+    pub answer: Option<Sender<Reply>>,
+}
+
+/// The way from application threads to the engine: a queue, and a descriptor that wakes it.
+pub(crate) struct Caller {
+    calls: Sender<Call>,
+    wake: EventFd,
+    next: AtomicU64,
+}
+
+/// A call that the engine has and has not answered yet.
+pub(crate) struct Waiting {
+    /// Its name, for commands that speak of it.
+    pub id: CallId,
+    answer: Receiver<Reply>,
+}
+
+/// The node of this process.
+pub(crate) struct Node {
+    /// This node's rank.
+    pub rank: NodeId,
+    /// The nodes at the start.
+    pub size: u32,
+    /// The region's shape.
+    pub geometry: Geometry,
+    caller: Caller,
+    left: AtomicBool,
+    lost_peer: AtomicU32,
+}
+
+impl Caller {
+    /// A way to the engine that takes from the other end of `calls` when `wake` becomes readable.
+    pub fn new(calls: Sender<Call>, wake: EventFd) -> Caller {
+        Caller { calls, wake, next: AtomicU64::new(0) }
+    }
+
+    fn submit(&self, command: Command, answer: Option<Sender<Reply>>) -> Result<CallId> {
+        let id = CallId(self.next.fetch_add(1, Ordering::Relaxed));
+        self.calls.send(Call { id, command, answer }).map_err(|_| Error::NotJoined)?;
+        self.wake.write(1).map_err(|errno| Error::io("waking the engine", errno))?;
+        Ok(id)
+    }
+}
+
+impl Node {
+    /// A node that has joined, of which nobody knows yet.
+    pub fn new(rank: NodeId, size: u32, geometry: Geometry, caller: Caller) -> Node {
+        Node {
+            rank,
+            size,
+            geometry,
+            caller,
+            left: AtomicBool::new(false),
+            lost_peer: AtomicU32::new(NO_RANK),
+        }
+    }
+
+    /// Reserves this process's one join. The reservation is given back with [`Node::abandon_join`] if joining fails
+    /// before it has touched the address space.
+    pub fn begin_join() -> Result<()> {
+        if JOINING.swap(true, Ordering::AcqRel) { Err(Error::AlreadyJoined) } else { Ok(()) }
+    }
+
+    /// Gives the reservation of a join that failed back.
+    pub fn abandon_join() {
+        JOINING.store(false, Ordering::Release);
+    }
+
+    /// Makes `node` this process's.
+    pub fn install(node: Node) -> Result<&'static Node> {
+        CURRENT.set(node).map_err(|_| Error::AlreadyJoined)?;
+        CURRENT.get().ok_or(Error::NotJoined)
+    }
+
+    /// This process's node, if it has joined and not left.
+    pub fn current() -> Result<&'static Node> {
+        let node = CURRENT.get().ok_or(Error::NotJoined)?;
+        if node.left.load(Ordering::Acquire) { Err(Error::NotJoined) } else { Ok(node) }
+    }
+
+    /// Notes that this node has left: later calls say so.
+    pub fn mark_left(&self) {
+        self.left.store(true, Ordering::Release);
+    }
+
+    /// Notes that a peer is gone: later calls say so at once.
+    pub fn mark_lost(&self, peer: NodeId) {
+        self.lost_peer.store(peer.rank(), Ordering::Release);
+    }
+
+    /// Hands a command to the engine and waits for the answer. Blocks on whom the command's documentation names.
+    pub fn call(&self, command: Command) -> Result<Reply> {
+        self.start(command)?.wait()
+    }
+
+    /// Hands a command that has an answer to the engine, without waiting.
+    pub fn start(&self, command: Command) -> Result<Waiting> {
+        self.check()?;
+        let (sender, answer) = bounded(1);
+        let id = self.caller.submit(command, Some(sender))?;
+        Ok(Waiting { id, answer })
+    }
+
+    /// Hands a command without an answer to the engine. Never blocks.
+    pub fn post(&self, command: Command) -> Result<()> {
+        self.caller.submit(command, None).map(|_| ())
+    }
+
+    fn check(&self) -> Result<()> {
+        match self.lost_peer.load(Ordering::Acquire) {
+            NO_RANK => Ok(()),
+            rank => Err(Error::PeerLost { rank }),
+        }
+    }
+}
+
+impl Waiting {
+    /// Waits for the answer.
+    pub fn wait(self) -> Result<Reply> {
+        settle(self.answer.recv().map_err(|_| Error::NotJoined)?)
+    }
+
+    /// Waits for the answer, for `patience` at most; `None` if it has not come.
+    pub fn wait_timeout(&self, patience: Duration) -> Result<Option<Reply>> {
+        match self.answer.recv_timeout(patience) {
+            Ok(reply) => settle(reply).map(Some),
+            Err(RecvTimeoutError::Timeout) => Ok(None),
+            Err(RecvTimeoutError::Disconnected) => Err(Error::NotJoined),
+        }
+    }
+
+    /// The answer, if it has come.
+    pub fn poll(&self) -> Result<Option<Reply>> {
+        match self.answer.try_recv() {
+            Ok(reply) => settle(reply).map(Some),
+            Err(TryRecvError::Empty) => Ok(None),
+            Err(TryRecvError::Disconnected) => Err(Error::NotJoined),
+        }
+    }
+}
+
+fn settle(reply: Reply) -> Result<Reply> {
+    match reply {
+        Reply::PeerLost { node } => Err(Error::PeerLost { rank: node.rank() }),
+        other @ (Reply::Locked
+        | Reply::LockDenied { .. }
+        | Reply::BarrierPassed { .. }
+        | Reply::Busy
+        | Reply::Left
+        | Reply::Root(_)
+        | Reply::Span(_)
+        | Reply::SpanDenied { .. }
+        | Reply::SpanFound(_)) => Ok(other),
+    }
+}
