@@ -22,10 +22,14 @@ pub mod time;
 pub mod wire;
 
 mod barrier;
+mod calls;
+mod checks;
 mod home;
 mod local;
 mod locks;
 mod machine;
+mod outbox;
+mod placement;
 mod roots;
 mod spans;
 
@@ -38,5 +42,5 @@ pub use ids::{
     Address, CallId, Incarnation, LockId, NodeId, PageId, SegmentId, Ticket, TransactionId, ViewId,
 };
 pub use machine::{Machine, Violation};
-pub use message::{Message, Payload, RootAnswer, SpanOwner, SpanRange};
+pub use message::{Message, Payload, RootAnswer, SpanOwner, SpanRange, Zone};
 pub use time::Time;
