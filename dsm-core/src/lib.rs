@@ -36,7 +36,7 @@ mod spans;
 pub use access::{Access, Want};
 pub use action::{Action, Actions, Cause, Reply};
 pub use copyset::Copyset;
-pub use event::{Command, Event, Timer};
+pub use event::{Command, Event, Progress, Timer};
 pub use geometry::{Geometry, GeometryError};
 pub use ids::{
     Address, CallId, Incarnation, LockId, NodeId, PageId, SegmentId, Ticket, TransactionId, ViewId,

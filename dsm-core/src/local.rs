@@ -17,12 +17,13 @@
 use crate::access::{Access, Want};
 use crate::action::{Action, Cause};
 use crate::copyset::Copyset;
-use crate::event::Timer;
+use crate::event::{Progress, Timer};
 use crate::ids::{NodeId, PageId, TransactionId};
 use crate::limits;
 use crate::message::{Message, Payload};
 use crate::outbox::Outbox;
 use crate::time::Time;
+use core::time::Duration;
 use std::collections::BTreeMap;
 
 /// The pages of one node.
@@ -200,16 +201,21 @@ impl Local {
         }
     }
 
-    /// The driver looked whether the instruction for which `page` was installed has retired.
-    pub fn probed(&mut self, now: Time, page: PageId, retired: bool, out: &mut Outbox<'_>) {
+    /// The driver looked how far the instruction is for which `page` was installed.
+    pub fn probed(&mut self, now: Time, page: PageId, progress: Progress, out: &mut Outbox<'_>) {
         let Some(state) = self.pages.get_mut(&page) else { return };
         let (Some(_), Some(installed)) = (state.revocation, state.installed) else { return };
         let resident = now.since(installed);
-        if retired || resident >= limits::RESIDENCY_MAX {
+        let patience = match progress {
+            Progress::Retired => Duration::ZERO,
+            Progress::Waiting => limits::RESIDENCY_MAX,
+            Progress::Straddling => limits::STRADDLE_PATIENCE * (u32::from(self.me.0) + 1),
+        };
+        if resident >= patience {
             self.carry_out_revocation(page, out);
         } else {
             // Half as long again as it has been here: the looks stay few however long the thread is kept waiting.
-            let pause = limits::RESIDENCY_POLL.max(resident / 2);
+            let pause = limits::RESIDENCY_POLL.max(resident / 2).min(patience - resident);
             out.act(Action::SetTimer { timer: Timer::Residency(page), at: now + pause });
         }
     }

@@ -96,7 +96,7 @@ impl Machine {
             }
             Event::Received { from, message } => self.receive_from_peer(now, from, message, &mut outbox),
             Event::TimerFired(Timer::Residency(page)) => self.local.residency_over(page, &mut outbox),
-            Event::Probed { page, retired } => self.local.probed(now, page, retired, &mut outbox),
+            Event::Probed { page, progress } => self.local.probed(now, page, progress, &mut outbox),
             Event::Command { call, command } => self.calls.command(call, command, &mut outbox),
             Event::PeerLost { node } => {
                 self.gone = self.gone.with(node);
