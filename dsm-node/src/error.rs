@@ -21,7 +21,9 @@ pub enum Error {
     #[error("configuration: {0}")]
     Geometry(#[from] GeometryError),
     /// Two nodes disagree on something that all must agree on.
-    #[error("rank {theirs_rank} and rank {ours_rank} disagree on the {what}: {theirs} there, {ours} here; start all nodes with the same value")]
+    #[error(
+        "rank {theirs_rank} and rank {ours_rank} disagree on the {what}: {theirs} there, {ours} here; start all nodes with the same value"
+    )]
     Mismatch {
         /// What they disagree on, such as "page size".
         what: &'static str,
@@ -35,7 +37,9 @@ pub enum Error {
         theirs: String,
     },
     /// A type has another layout than the one that the cluster knows under the same name.
-    #[error("{name:?} has layout {found} in the cluster, but {expected} here; build all nodes from the same types with the same compiler")]
+    #[error(
+        "{name:?} has layout {found} in the cluster, but {expected} here; build all nodes from the same types with the same compiler"
+    )]
     LayoutMismatch {
         /// The name: of a root, or of a type.
         name: String,
@@ -83,7 +87,9 @@ pub enum Error {
         rank: u32,
     },
     /// The region has no such run of free memory.
-    #[error("out of shared memory: asked for {asked} bytes, {free} bytes are free, the largest run has {largest}; join with a larger region_size")]
+    #[error(
+        "out of shared memory: asked for {asked} bytes, {free} bytes are free, the largest run has {largest}; join with a larger region_size"
+    )]
     OutOfMemory {
         /// Bytes asked for.
         asked: u64,
@@ -108,7 +114,9 @@ pub enum Error {
     #[error("{0}")]
     Lock(LockFailure),
     /// A collection that does not lie in the region was asked to grow: it was moved out of its lock or box.
-    #[error("a collection at {address:#x} is not in the shared region: it was moved out of its lock, and cannot be used")]
+    #[error(
+        "a collection at {address:#x} is not in the shared region: it was moved out of its lock, and cannot be used"
+    )]
     NotInRegion {
         /// Where it lies.
         address: usize,
