@@ -27,6 +27,9 @@ struct Arguments {
     /// Lets no node die.
     #[arg(long)]
     no_crashes: bool,
+    /// Goes on after a failure, and lists every seed that fails.
+    #[arg(long)]
+    all: bool,
     /// Prints how many messages of each kind there were.
     #[arg(long)]
     messages: bool,
@@ -52,7 +55,7 @@ fn main() -> ExitCode {
     let options = Options { crashes: !arguments.no_crashes, echo: arguments.trace, ..Options::default() };
     let range = arguments.seed.map_or(arguments.seeds.clone(), |seed| seed..seed + 1);
     let jobs = arguments.jobs.or_else(|| thread::available_parallelism().ok().map(Into::into)).unwrap_or(1);
-    match run_all(&range, &options, jobs.max(1)) {
+    match run_all(&range, &options, jobs.max(1), arguments.all) {
         Ok(counts) => {
             if arguments.messages {
                 for (kind, count) in &counts.messages {
@@ -62,17 +65,27 @@ fn main() -> ExitCode {
             println!("{counts}");
             ExitCode::SUCCESS
         }
-        Err(failure) => {
+        Err(failures) => {
             // The seed is the first word that anybody needs.
-            println!("seed {}", failure.seed);
-            println!("{failure}");
+            for failure in &failures {
+                println!("seed {}: {}", failure.seed, failure.what);
+            }
+            if let Some(first) = failures.first() {
+                println!("{first}");
+            }
             ExitCode::FAILURE
         }
     }
 }
 
-/// Runs all seeds of the range; the failure with the lowest seed, if any fails.
-fn run_all(range: &Range<u64>, options: &Options, jobs: usize) -> Result<Counts, Box<Failure>> {
+/// Runs all seeds of the range. Their failures, the lowest seed's first; unless `all` are wanted, no seed is begun
+/// after one has failed.
+fn run_all(
+    range: &Range<u64>,
+    options: &Options,
+    jobs: usize,
+    all: bool,
+) -> Result<Counts, Vec<Box<Failure>>> {
     let next = AtomicU64::new(range.start);
     let stop = AtomicU64::new(range.end);
     let total = Mutex::new(Counts::default());
@@ -91,7 +104,9 @@ fn run_all(range: &Range<u64>, options: &Options, jobs: usize) -> Result<Counts,
                     match sim::run(seed, options) {
                         Ok(one) => counts.add(&one),
                         Err(failure) => {
-                            stop.fetch_min(seed, Ordering::Relaxed);
+                            if !all {
+                                stop.fetch_min(seed, Ordering::Relaxed);
+                            }
                             lock(&failures).push(failure);
                         }
                     }
@@ -103,9 +118,10 @@ fn run_all(range: &Range<u64>, options: &Options, jobs: usize) -> Result<Counts,
     clear_progress();
     let mut failures = failures.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner());
     failures.sort_by_key(|failure| failure.seed);
-    match failures.into_iter().next() {
-        Some(failure) => Err(failure),
-        None => Ok(total.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner())),
+    if failures.is_empty() {
+        Ok(total.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner()))
+    } else {
+        Err(failures)
     }
 }
 

@@ -7,7 +7,7 @@ use super::node::{Body, State, ThreadId, slot};
 use super::plan::WORDS;
 use super::queue::Happening;
 use super::world::World;
-use dsm_core::{Access, Action, Message, NodeId, PageId, Payload, Time, Timer};
+use dsm_core::{Access, Action, Message, NodeId, PageId, Payload, Progress, Time, Timer};
 use std::time::Duration;
 
 /// No fault takes longer than this: on one page, every thread of every node may be ahead in the queue, and each may
@@ -53,10 +53,9 @@ impl World {
                 Ok(())
             }
             Action::ProbeResidency { page } => {
-                let idle = self.node(node).unretired[slot(page)] == 0;
-                let retired = idle || self.mutant == Some(Mutant::NoResidency);
+                let progress = self.progress(node, page);
                 let at = self.now + Duration::from_nanos(self.rng.below(PROBE_NS_MAX));
-                self.queue.schedule(at, Happening::Probed { node, page, retired });
+                self.queue.schedule(at, Happening::Probed { node, page, progress });
                 Ok(())
             }
             Action::Complete { call, reply } => self.answered(node, call, reply),
@@ -120,6 +119,26 @@ impl World {
         let frame = if self.mutant == Some(Mutant::StaleBody) { before } else { held };
         self.transmit(node, to, message, Some(Body { page, frame }));
         Ok(())
+    }
+
+    /// How far the instructions are for which the page was mapped: what a real engine learns from its threads' states.
+    fn progress(&self, node: NodeId, page: PageId) -> Progress {
+        if self.mutant == Some(Mutant::NoResidency) {
+            return Progress::Retired;
+        }
+        let node = &self.nodes[node.index()];
+        let unretired = node.unretired[slot(page)];
+        let mut progress = Progress::Retired;
+        for (_, thread) in node.threads.iter().enumerate().filter(|(index, _)| unretired & (1 << index) != 0)
+        {
+            match thread.state {
+                State::Ready => return Progress::Waiting,
+                State::Faulted { page: other, .. } if other != page => progress = Progress::Straddling,
+                // It wants more of this very page than it was given: keeping the page does not help it.
+                State::Faulted { .. } | State::Calling(_) | State::Done => {}
+            }
+        }
+        progress
     }
 
     fn set_timer(&mut self, node: NodeId, timer: Timer, at: Time) {

@@ -2,7 +2,7 @@
 //! chance in it but its seed's.
 
 use super::node::{Body, ThreadId};
-use dsm_core::{CallId, LockId, Message, NodeId, PageId, Time, Timer, Want};
+use dsm_core::{CallId, LockId, Message, NodeId, PageId, Progress, Time, Timer, Want};
 use std::cmp::Ordering;
 use std::collections::BinaryHeap;
 
@@ -46,8 +46,8 @@ pub enum Happening {
         node: NodeId,
         /// Of which page.
         page: PageId,
-        /// Whether the instruction has retired.
-        retired: bool,
+        /// How far the instruction was when the driver looked.
+        progress: Progress,
     },
     /// A waiting lock call loses patience.
     Impatient {

@@ -127,7 +127,7 @@ impl World {
                 }
                 Ok(())
             }
-            Happening::Probed { node, page, retired } => self.feed(node, Event::Probed { page, retired }),
+            Happening::Probed { node, page, progress } => self.feed(node, Event::Probed { page, progress }),
             Happening::Impatient { node, lock, waiting } => self.lose_patience(node, lock, waiting),
             Happening::Killed(node) => {
                 // A run that is over has nobody left to notice.
