@@ -126,6 +126,7 @@ impl Local {
         page: PageId,
         grant: &Grant,
         home: NodeId,
+        gone: Copyset,
         out: &mut Outbox<'_>,
     ) -> Result<(), Cause> {
         let state = self.pages.get_mut(&page).ok_or(Cause::OutOfTurn)?;
@@ -138,8 +139,9 @@ impl Local {
         if pending.grant.is_some() || access != held || grant.access < pending.want.access() {
             return Err(Cause::OutOfTurn);
         }
-        pending.grant =
-            Some(Granted { access: grant.access, payload: grant.payload, awaiting: grant.awaiting });
+        // The home may have sent an invalidation to a reader of whose end this node knows already.
+        let awaiting = grant.awaiting.minus(gone);
+        pending.grant = Some(Granted { access: grant.access, payload: grant.payload, awaiting });
         state.settle(now, page, home, out);
         Ok(())
     }
