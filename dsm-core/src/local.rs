@@ -211,7 +211,10 @@ impl Local {
         let patience = match progress {
             Progress::Retired => Duration::ZERO,
             Progress::Waiting => limits::RESIDENCY_MAX,
-            Progress::Straddling => limits::STRADDLE_PATIENCE * (u32::from(self.me.0) + 1),
+            // Two nodes that hold what the other waits for would wait for ever, or take the pages from each other for
+            // ever. So pages have an order: who holds the higher one yields it, who holds the lower one keeps it.
+            Progress::Straddling { awaits } if awaits > page => limits::STRADDLE_PATIENCE,
+            Progress::Straddling { awaits: _ } => Duration::ZERO,
         };
         if resident >= patience {
             self.carry_out_revocation(page, out);
