@@ -131,12 +131,15 @@ impl World {
         let mut progress = Progress::Retired;
         for (_, thread) in node.threads.iter().enumerate().filter(|(index, _)| unretired & (1 << index) != 0)
         {
-            match thread.state {
-                State::Ready => return Progress::Waiting,
-                State::Faulted { page: other, .. } if other != page => progress = Progress::Straddling,
-                // It wants more of this very page than it was given: keeping the page does not help it.
-                State::Faulted { .. } | State::Calling(_) | State::Done => {}
-            }
+            progress = match (thread.state, progress) {
+                // A thread that waits for a core may finish the moment it has one: it comes before all others.
+                (State::Ready, _) => return Progress::Waiting,
+                (State::Faulted { page: awaits, .. }, Progress::Straddling { awaits: highest }) => {
+                    Progress::Straddling { awaits: highest.max(awaits) }
+                }
+                (State::Faulted { page: awaits, .. }, _) => Progress::Straddling { awaits },
+                (State::Calling(_) | State::Done, so_far) => so_far,
+            };
         }
         progress
     }
