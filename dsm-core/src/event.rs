@@ -54,7 +54,10 @@ pub enum Progress {
     /// Its thread has not run since.
     Waiting,
     /// Its thread faulted on another page at once: the instruction may need both.
-    Straddling,
+    Straddling {
+        /// The other page, for which the thread waits.
+        awaits: PageId,
+    },
 }
 
 /// What an application thread may ask for.

@@ -126,6 +126,7 @@ impl Local {
         page: PageId,
         grant: &Grant,
         home: NodeId,
+        gone: Copyset,
         out: &mut Outbox<'_>,
     ) -> Result<(), Cause> {
         let state = self.pages.get_mut(&page).ok_or(Cause::OutOfTurn)?;
@@ -138,8 +139,9 @@ impl Local {
         if pending.grant.is_some() || access != held || grant.access < pending.want.access() {
             return Err(Cause::OutOfTurn);
         }
-        pending.grant =
-            Some(Granted { access: grant.access, payload: grant.payload, awaiting: grant.awaiting });
+        // The home may have sent an invalidation to a reader of whose end this node knows already.
+        let awaiting = grant.awaiting.minus(gone);
+        pending.grant = Some(Granted { access: grant.access, payload: grant.payload, awaiting });
         state.settle(now, page, home, out);
         Ok(())
     }
@@ -209,7 +211,10 @@ impl Local {
         let patience = match progress {
             Progress::Retired => Duration::ZERO,
             Progress::Waiting => limits::RESIDENCY_MAX,
-            Progress::Straddling => limits::STRADDLE_PATIENCE * (u32::from(self.me.0) + 1),
+            // Two nodes that hold what the other waits for would wait for ever, or take the pages from each other for
+            // ever. So pages have an order: who holds the higher one yields it, who holds the lower one keeps it.
+            Progress::Straddling { awaits } if awaits > page => limits::STRADDLE_PATIENCE,
+            Progress::Straddling { awaits: _ } => Duration::ZERO,
         };
         if resident >= patience {
             self.carry_out_revocation(page, out);

@@ -216,7 +216,7 @@ impl Machine {
             }
             Message::Grant { page, transaction, access, payload, awaiting } => {
                 let grant = Grant { transaction, access, payload, awaiting };
-                self.local.grant(now, page, &grant, self.placement.home_of(page), out)?;
+                self.local.grant(now, page, &grant, self.placement.home_of(page), self.gone, out)?;
             }
             Message::Lost { page, transaction, node } => self.local.lost(page, transaction, node, out),
             Message::LockRequest { lock, ticket, wait } => self.locks.request(lock, ticket, wait, out)?,
