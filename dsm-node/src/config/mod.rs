@@ -9,6 +9,8 @@ mod inherited;
 mod launchers;
 mod values;
 
+pub(crate) use inherited::VARIABLE as RENDEZVOUS_FD;
+
 use crate::dsm::Dsm;
 use crate::error::{Error, Result};
 use dsm_core::{Geometry, GeometryError, NodeId, limits};
