@@ -4,8 +4,9 @@
 //! and a page. Both are measured in the run that they are held against, since machines drift.
 
 use crate::error::{Error, Result};
-use crate::region::{Frames as _, Region};
+use crate::region::Region;
 use crate::stats::Latency;
+use crate::transport::Frames as _;
 use crate::uffd::FaultBuffer;
 use dsm_core::{Access, Geometry, PageId, Payload, limits};
 use nix::fcntl::{FcntlArg, OFlag, fcntl};

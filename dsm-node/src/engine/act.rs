@@ -6,7 +6,10 @@ use crate::heap;
 use crate::signals;
 use crate::stats::Stats;
 use crate::transport::Flushed;
-use dsm_core::{Access, Action, Cause, Event, NodeId, PageId, Payload, Want};
+use dsm_core::{Access, Action, Address, CallId, Cause, Command, Event, NodeId, PageId, Payload, Want};
+
+/// The name of the engine's own commands, none of which has an answer.
+const UNANSWERED: CallId = CallId(u64::MAX);
 
 impl Engine {
     pub(super) fn carry_out(&mut self, action: Action) -> Result<()> {
@@ -31,7 +34,7 @@ impl Engine {
                 }
             }
             Action::Doom { page, node } => self.doom(page, node),
-            Action::Freed { address } => heap::free_local(address),
+            Action::Freed { address } => self.free_block(address),
             Action::Reject { from, cause } => self.reject(from, cause),
         }
         Ok(())
@@ -72,6 +75,13 @@ impl Engine {
                 }
             }
         });
+    }
+
+    /// A block of this node's heap was dropped elsewhere. If it was the last of its span, the span goes back.
+    fn free_block(&mut self, address: Address) {
+        if let Some(first) = heap::free_local(address) {
+            self.upcoming.push_back(Event::Command { call: UNANSWERED, command: Command::SpanReturn { first } });
+        }
     }
 
     fn send(&mut self, to: NodeId, message: &dsm_core::Message, page: Option<PageId>) {

@@ -115,9 +115,9 @@ impl Faults {
         let ran = clock.saturating_sub(resident.clock);
         let stands_still = resident.looked == Some(clock);
         resident.looked = Some(clock);
-        if self.waits_elsewhere(resident.thread) {
+        if let Some(awaits) = self.waits_for(resident.thread) {
             // It faulted on another page; here it may be at the same instruction still, or have gone on.
-            return if ran < STRADDLES_WITHIN { Progress::Straddling } else { Progress::Retired };
+            return if ran < STRADDLES_WITHIN { Progress::Straddling { awaits } } else { Progress::Retired };
         }
         // A thread that ran a little and then stopped is not in the fault path either: it waits for something else.
         if ran >= RETIRED_AFTER || (!ran.is_zero() && stands_still) {
@@ -127,8 +127,9 @@ impl Faults {
         }
     }
 
-    fn waits_elsewhere(&self, thread: u32) -> bool {
-        self.waiting.values().flatten().any(|waiter| waiter.thread == thread)
+    fn waits_for(&self, thread: u32) -> Option<PageId> {
+        let waits = |waiters: &Vec<Waiter>| waiters.iter().any(|waiter| waiter.thread == thread);
+        self.waiting.iter().find(|(_, waiters)| waits(waiters)).map(|(page, _)| *page)
     }
 }
 

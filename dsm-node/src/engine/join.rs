@@ -7,7 +7,6 @@ use super::timers::Timers;
 use crate::config::{Config, TransportKind};
 use crate::dsm::Dsm;
 use crate::error::{Error, Result};
-use crate::heap;
 use crate::layout;
 use crate::log::Logger;
 use crate::node::{Caller, Node, Order};
@@ -51,7 +50,6 @@ fn try_join(config: Config) -> Result<Dsm> {
     let wake = Arc::new(wake);
     let caller = Caller::new(orders_in, Arc::clone(&wake));
     let node = Node::install(Node::new(me, u32::from(nodes), geometry, caller))?;
-    heap::start(node);
     let engine = Engine::new(node, Parts { me, nodes, geometry, region, mesh, orders, wake, log })?;
     let thread = start(engine)?;
     Ok(Dsm::new(node, move || end(node, thread)))
@@ -77,8 +75,8 @@ impl Engine {
         poller.watch(Source::Faults, region.uffd())?;
         poller.watch(Source::Orders, &*wake)?;
         poller.watch(Source::Timer, &timers)?;
-        poller.watch(Source::Incoming, mesh.incoming_wake())?;
-        let links = mesh.take_links();
+        poller.watch(Source::Incoming, &*mesh.incoming_wake)?;
+        let links = std::mem::take(&mut mesh.links);
         for link in links.iter().flatten() {
             if let Some(descriptor) = link.descriptor() {
                 poller.watch_peer(link.peer(), descriptor)?;

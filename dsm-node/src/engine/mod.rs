@@ -25,7 +25,7 @@ use crate::node::{Call, Node, Order};
 use crate::region::Region;
 use crate::signals;
 use crate::stats::Stats;
-use crate::transport::{Incoming, Link, Mesh};
+use crate::transport::{Incoming, Link, Mesh, Stream};
 use crate::uffd::FaultBuffer;
 use crossbeam_channel::{Receiver, Sender};
 use dsm_core::{Actions, CallId, Copyset, Event, Geometry, Machine, NodeId, Reply};
@@ -34,7 +34,7 @@ use nix::sys::eventfd::EventFd;
 use poller::{Poller, Source};
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use timers::Timers;
 
 /// How long a node that is done waits for its peers to hang up, before it ends without them.
@@ -171,40 +171,62 @@ impl Engine {
 
     /// The connection to a peer broke. The peer may live: the session goes on when it is made anew.
     fn link_down(&mut self, peer: NodeId, cause: &str) {
-        if self.stopping {
-            return;
-        }
         let Some(link) = self.links.get_mut(peer.index()).and_then(Option::as_mut) else { return };
-        if !link.is_attached() {
-            return;
+        let Some(descriptor) = link.descriptor() else { return };
+        self.poller.forget(descriptor);
+        link.detach();
+        self.blocked = self.blocked.without(peer);
+        if !self.stopping {
+            self.log.info(format!("the connection to {peer} broke ({cause}); reconnecting"));
+            self.mesh.reconnect.begin(peer);
         }
-        self.poller.forget(peer, link);
-        let received_through = link.detach();
-        self.log.info(format!("connection to {peer} broke ({cause}); reconnecting"));
-        self.mesh.reconnect(peer, received_through);
     }
 
     fn take_incoming(&mut self) -> Result<()> {
-        while let Some(incoming) = self.mesh.next_incoming() {
+        // Reading it resets its readiness; what it counts is in the queue.
+        let _ = self.mesh.incoming_wake.read();
+        while let Ok(incoming) = self.mesh.incoming.try_recv() {
             match incoming {
                 Incoming::Reconnected { peer, stream, received_through } => {
                     self.attach(peer, stream, received_through)?;
                 }
                 Incoming::PeerUnreachable { peer, cause } => self.lose(peer, &cause)?,
-                Incoming::Refused { from, cause } => {
+                Incoming::Refused { rank, incarnation: _, refusal } => {
                     self.stats.refused_frames += 1;
-                    self.log.warn(format!("refused a node at {from}: {cause}"));
+                    self.log.warn(format!("refused a process that wants to be {rank}: {refusal}"));
                 }
-                Incoming::Garbage { from, cause } => {
+                Incoming::Garbage { cause } => {
                     self.stats.refused_frames += 1;
-                    self.log.warn(format!("closed a connection from {from} that does not speak our protocol: {cause}"));
+                    self.log.warn_once("garbage", 0, || {
+                        format!("closed a connection that does not speak this protocol: {cause}")
+                    });
                 }
             }
         }
         Ok(())
     }
 
+    fn attach(&mut self, peer: NodeId, stream: Stream, received_through: u64) -> Result<()> {
+        // The peer may have noticed first that the connection broke.
+        self.link_down(peer, "the peer made a new one");
+        let Some(link) = self.links.get_mut(peer.index()).and_then(Option::as_mut) else { return Ok(()) };
+        if let Err(down) = link.attach(stream, received_through) {
+            self.link_down(peer, &down.to_string());
+            return Ok(());
+        }
+        if let Some(descriptor) = link.descriptor() {
+            self.poller.watch_peer(peer, descriptor)?;
+        }
+        self.mark_unflushed(peer);
+        Ok(())
+    }
+
+    /// A peer could not be reached in time. If it has called meanwhile, that is out of date.
     fn lose(&mut self, peer: NodeId, cause: &str) -> Result<()> {
+        let link = self.links.get(peer.index()).and_then(Option::as_ref);
+        if self.stopping || link.is_none_or(Link::is_attached) {
+            return Ok(());
+        }
         self.log.error(format!("{peer} is gone: {cause}"));
         self.node.mark_lost(peer);
         self.handle(Event::PeerLost { node: peer })
@@ -218,11 +240,28 @@ impl Engine {
     }
 
     /// Ends this node's part. Every program is done, so nobody needs a page of this node any more; but what was said
-    /// last must reach the peers before the connections close.
+    /// last must reach the peers before the connections close, so each side closes its end and waits for the other's.
     fn say_goodbye(mut self) -> Result<()> {
+        let deadline = self.timers.now() + GOODBYE_PATIENCE;
+        for link in self.links.iter_mut().flatten() {
+            link.shutdown();
+            self.unflushed.push(link.peer());
+        }
+        while self.links.iter().flatten().any(Link::is_attached) {
+            self.flush_all();
+            let left = deadline.since(self.timers.now());
+            if left.is_zero() {
+                break;
+            }
+            for source in self.poller.wait_for(left)? {
+                match source {
+                    Source::Readable(_) | Source::Writable(_) => self.turn_to(source)?,
+                    Source::Faults | Source::Orders | Source::Incoming | Source::Timer => {}
+                }
+            }
+        }
         signals::set_reason(signals::Reason::Left);
-        let deadline = Instant::now() + GOODBYE_PATIENCE;
-        self.mesh.hang_up(&mut self.links, &self.region.frames(), deadline);
-        self.region.detach()
+        self.region.detach();
+        Ok(())
     }
 }

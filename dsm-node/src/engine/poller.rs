@@ -5,6 +5,7 @@ use dsm_core::NodeId;
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use std::os::fd::AsFd;
+use std::time::Duration;
 
 /// Where something happened.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -69,8 +70,17 @@ impl Poller {
 
     /// Waits until something happens. An interrupted wait ends with nothing.
     pub fn wait(&self) -> Result<Vec<Source>> {
+        self.wait_until(EpollTimeout::NONE)
+    }
+
+    /// Waits until something happens, but no longer than `span` (to the millisecond).
+    pub fn wait_for(&self, span: Duration) -> Result<Vec<Source>> {
+        self.wait_until(EpollTimeout::try_from(span).unwrap_or(EpollTimeout::MAX))
+    }
+
+    fn wait_until(&self, timeout: EpollTimeout) -> Result<Vec<Source>> {
         let mut events = [EpollEvent::empty(); EVENTS_AT_ONCE];
-        let count = match self.epoll.wait(&mut events, EpollTimeout::NONE) {
+        let count = match self.epoll.wait(&mut events, timeout) {
             Ok(count) => count,
             Err(Errno::EINTR) => 0,
             Err(errno) => return Err(Error::io("waiting in the engine", errno)),
