@@ -150,9 +150,8 @@ fn reason(signal: libc::c_int, code: libc::c_int) -> Option<&'static str> {
         );
     }
     if signal == libc::SIGBUS {
-        return matches!(code, BUS_ADRERR | BUS_MCEERR_AR).then_some(
-            "the page is lost: every node that held it is gone; Dsm::ensure tells before a touch does",
-        );
+        return matches!(code, BUS_ADRERR | BUS_MCEERR_AR)
+            .then_some("the page is lost: every node that held it is gone");
     }
     match REASON.load(Ordering::SeqCst) {
         left if left == Reason::Left as u8 => {
@@ -332,6 +331,26 @@ mod tests {
             store(address, 1);
         });
         assert_told(&end, "000,", "was evicted");
+    }
+
+    #[test]
+    fn a_forked_child_is_told_that_it_has_no_region() {
+        let end = in_child("a_forked_child_is_told_that_it_has_no_region", || {
+            let (_region, address) = joined();
+            // SAFETY: the child makes no call but a load, whose handler is async-signal-safe, and ends.
+            match unsafe { nix::unistd::fork() }.expect("processes can be made") {
+                nix::unistd::ForkResult::Child => {
+                    load(address);
+                }
+                nix::unistd::ForkResult::Parent { child } => {
+                    let status = nix::sys::wait::waitpid(child, None).expect("the child ends");
+                    assert_eq!(load(address), 1, "the node goes on");
+                    let nix::sys::wait::WaitStatus::Exited(_, status) = status else { panic!("{status:?}") };
+                    std::process::exit(status);
+                }
+            }
+        });
+        assert_told(&end, "000,", "was forked");
     }
 
     #[test]
