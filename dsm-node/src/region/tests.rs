@@ -1,6 +1,6 @@
 //! The region with real page faults, in one process.
 
-use super::testing::{BUDGET, Pager, aside, load, next_fault, next_faults, region, shape, store};
+use super::testing::{BUDGET, Pager, TestRegion, aside, load, next_fault, next_faults, region, shape, store};
 use super::*;
 use crate::transport::Frames;
 use crate::uffd::{Fault, FaultKind, FaultScope};
@@ -143,7 +143,7 @@ fn an_install_over_parts_that_are_mapped_or_absent_sets_all_of_them_right() {
 }
 
 /// A region whose page 0 is mapped writable while a thread sleeps that faulted on it, as after a lost wake.
-fn sleeper() -> (Region, std::sync::mpsc::Receiver<()>) {
+fn sleeper() -> (TestRegion, std::sync::mpsc::Receiver<()>) {
     let region = region(2, KERNEL_PAGE);
     region.install(PageId(0), Read, Payload::Zero).expect("installing works");
     let address = part(&region, 0, 0);
