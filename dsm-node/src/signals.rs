@@ -150,9 +150,8 @@ fn reason(signal: libc::c_int, code: libc::c_int) -> Option<&'static str> {
         );
     }
     if signal == libc::SIGBUS {
-        return matches!(code, BUS_ADRERR | BUS_MCEERR_AR).then_some(
-            "the page is lost: every node that held it is gone; Dsm::ensure tells before a touch does",
-        );
+        return matches!(code, BUS_ADRERR | BUS_MCEERR_AR)
+            .then_some("the page is lost: every node that held it is gone");
     }
     match REASON.load(Ordering::SeqCst) {
         left if left == Reason::Left as u8 => {
@@ -264,8 +263,8 @@ const HEX_DIGITS: [&str; 16] =
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::region::testing::{aside, load, next_fault, region, store};
-    use crate::region::{KERNEL_PAGE, Region};
+    use crate::region::KERNEL_PAGE;
+    use crate::region::testing::{TestRegion, aside, load, next_fault, region, store};
     use dsm_core::{Access, Address, PageId, Payload};
     use std::os::unix::process::ExitStatusExt;
     use std::process::Command;
@@ -295,7 +294,7 @@ mod tests {
     }
 
     /// A region with handlers, whose page 1 holds 1.
-    fn joined() -> (Region, Address) {
+    fn joined() -> (TestRegion, Address) {
         let region = region(4, KERNEL_PAGE);
         install(region.geometry()).expect("handlers can be set");
         region.install(PageId(1), Access::Write, Payload::Zero).expect("installing works");
@@ -317,7 +316,7 @@ mod tests {
         let end = in_child("a_touch_after_leave_ends_with_a_line", || {
             let (region, address) = joined();
             set_reason(Reason::Left);
-            region.detach();
+            drop(region);
             load(Address(address.0 + 8));
         });
         assert_told(&end, "008,", "has left the cluster");
@@ -328,10 +327,30 @@ mod tests {
         let end = in_child("a_touch_after_eviction_ends_with_a_line", || {
             let (region, address) = joined();
             set_reason(Reason::Evicted);
-            region.detach();
+            drop(region);
             store(address, 1);
         });
         assert_told(&end, "000,", "was evicted");
+    }
+
+    #[test]
+    fn a_forked_child_is_told_that_it_has_no_region() {
+        let end = in_child("a_forked_child_is_told_that_it_has_no_region", || {
+            let (_region, address) = joined();
+            // SAFETY: the child makes no call but a load, whose handler is async-signal-safe, and ends.
+            match unsafe { nix::unistd::fork() }.expect("processes can be made") {
+                nix::unistd::ForkResult::Child => {
+                    load(address);
+                }
+                nix::unistd::ForkResult::Parent { child } => {
+                    let status = nix::sys::wait::waitpid(child, None).expect("the child ends");
+                    assert_eq!(load(address), 1, "the node goes on");
+                    let nix::sys::wait::WaitStatus::Exited(_, status) = status else { panic!("{status:?}") };
+                    std::process::exit(status);
+                }
+            }
+        });
+        assert_told(&end, "000,", "was forked");
     }
 
     #[test]
@@ -342,7 +361,7 @@ mod tests {
             let touch = aside(move || load(address));
             next_fault(&region);
             set_reason(Reason::Left);
-            region.detach();
+            drop(region);
             panic!("the thread got {:?}", touch.recv());
         });
         assert_told(&end, "000,", "has left the cluster");
@@ -387,7 +406,7 @@ mod tests {
         let (status, signal, said) = in_child("other_faults_go_to_the_handler_that_was_there", || {
             let (region, _) = joined();
             set_reason(Reason::Left);
-            region.detach();
+            drop(region);
             // In no region, and mapped by nobody: the first page of the address space.
             load(Address(8));
         });

@@ -38,7 +38,6 @@ impl FrameView {
     }
 
     /// Copies the bytes of `page` from offset `at` on.
-    #[cfg_attr(not(test), allow(dead_code, reason = "tests look into frames"))]
     pub fn copy(&self, page: PageId, at: usize, bytes: &mut [u8]) {
         let start = self.pointer(page, at, bytes.len());
         // SAFETY: `pointer` checked that the source is in the frame view, which is mapped; the target is ours alone,

@@ -7,6 +7,8 @@ use dsm_core::{Access, Address, Geometry, PageId, Payload, Want};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::eventfd::EventFd;
 use std::collections::HashMap;
+use std::mem::ManuallyDrop;
+use std::ops::Deref;
 use std::os::fd::AsFd;
 use std::ptr;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -28,9 +30,31 @@ pub(crate) fn shape(pages: u64, page_size: u64) -> Geometry {
     Geometry::new(base, pages * page_size, page_size).expect("a test's shape is a valid one")
 }
 
+/// A test's region. When the test fails, the region stays: a thread that still touches it would otherwise end the
+/// process with SIGSEGV before the failure is told.
+pub(crate) struct TestRegion(ManuallyDrop<Region>);
+
+impl Deref for TestRegion {
+    type Target = Region;
+
+    fn deref(&self) -> &Region {
+        &self.0
+    }
+}
+
+impl Drop for TestRegion {
+    fn drop(&mut self) {
+        if !thread::panicking() {
+            // SAFETY: the region is not used after this, for its only holder is being dropped.
+            unsafe { ManuallyDrop::drop(&mut self.0) };
+        }
+    }
+}
+
 /// A region at addresses that no other test has.
-pub(crate) fn region(pages: u64, page_size: u64) -> Region {
-    Region::new(shape(pages, page_size)).expect("this machine can run nodes")
+pub(crate) fn region(pages: u64, page_size: u64) -> TestRegion {
+    let region = Region::new(shape(pages, page_size)).expect("this machine can run nodes");
+    TestRegion(ManuallyDrop::new(region))
 }
 
 /// Loads the word at an address of a region, waiting for its page if it must.
@@ -84,7 +108,7 @@ pub(crate) struct Belief {
 
 /// A thread that resolves faults as the protocol would if this node were alone: a miss finds the bytes in the frame.
 pub(crate) struct Pager {
-    region: Arc<Region>,
+    region: Arc<TestRegion>,
     belief: Arc<Mutex<Belief>>,
     stop: Arc<EventFd>,
     thread: Option<JoinHandle<()>>,

@@ -49,6 +49,10 @@ pub(crate) struct Fault {
     /// What it was about to do.
     pub want: Want,
     /// What the page was to it.
+    #[cfg_attr(
+        not(test),
+        allow(dead_code, reason = "for traces and tests; the protocol is the same for all kinds")
+    )]
     pub kind: FaultKind,
     /// The thread, by its id in this process's name space.
     pub thread: u32,
