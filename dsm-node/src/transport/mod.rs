@@ -12,14 +12,25 @@
 //! there is an engine, and to the threads of acceptor and reconnector. What the messages mean is the machine's
 //! business; where the bytes of pages are, that of whoever implements [`Frames`].
 
+mod acceptor;
 mod endpoint;
+mod form;
+#[cfg(test)]
+mod form_tests;
+mod gate;
+mod handshake;
 mod link;
+mod reconnect;
 mod stream;
 #[cfg(test)]
 mod testing;
 
 pub(crate) use endpoint::{Endpoint, Kind, NotAnEndpoint};
+pub(crate) use form::{Formation, Mesh, form};
+pub(crate) use gate::Incoming;
+pub(crate) use handshake::{Identity, Refusal};
 pub(crate) use link::{BadFrame, Counters, Flushed, Link, LinkDown};
+pub(crate) use reconnect::Reconnector;
 pub(crate) use stream::Stream;
 
 use dsm_core::PageId;

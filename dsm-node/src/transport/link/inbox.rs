@@ -110,8 +110,7 @@ impl Inbox {
     /// changed since it was sent first, so nothing can be said about its checksum.
     pub fn skip_body(&mut self, header: &Header) {
         if header.body_length != 0 {
-            self.body =
-                Some(Body { message: None, landing: Landing::Ignored, crc: header.body_crc, at: 0 });
+            self.body = Some(Body { message: None, landing: Landing::Ignored, crc: header.body_crc, at: 0 });
         }
     }
 

@@ -226,7 +226,11 @@ impl Link {
 
     /// Queues a message, and with `page` the bytes that its frame will have when it is written. Never blocks.
     pub fn send(&mut self, message: &Message, page: Option<PageId>) -> Result<(), WireError> {
-        debug_assert_eq!(wire::page_behind(message), page, "a grant with bytes, and nothing else, has a body");
+        debug_assert_eq!(
+            wire::page_behind(message),
+            page,
+            "a grant with bytes, and nothing else, has a body"
+        );
         self.outbox.push(message, page)
     }
 
