@@ -228,10 +228,8 @@ impl Builder {
     /// Fills gaps from the environment, and checks the whole.
     pub(crate) fn resolve(self) -> Result<Config> {
         let env = Environment::of_process();
-        let inherits = self.rendezvous.is_none();
         let mut config = self.resolve_in(&env)?;
-        // A program that names another address does not want the launcher's socket.
-        if inherits && let Some(number) = env.get(inherited::VARIABLE) {
+        if let Some(number) = inherited_number(&config, &env) {
             config.rendezvous_fd = Some(inherited::listener(number, config.rank)?);
         }
         Ok(config)
@@ -364,6 +362,13 @@ impl Builder {
         )
         .map_err(|error| Error::Config(format!("{}: {error}", setting_of(&error))))
     }
+}
+
+/// The number of the launcher's socket, if the nodes meet where it is bound: a program that names another address does
+/// not want it.
+fn inherited_number<'e>(config: &Config, env: &'e Environment) -> Option<&'e str> {
+    let bound = env.get("DSM_RENDEZVOUS").map(str::trim);
+    env.get(RENDEZVOUS_FD).filter(|_| bound == Some(config.rendezvous.as_str()))
 }
 
 /// The setting that a shape's error is about.

@@ -120,3 +120,20 @@ fn a_count_that_contradicts_the_launcher_names_both() {
     let message = refusal(&[("DSM_NODES", "3"), ("PMI_RANK", "0"), ("PMI_SIZE", "2")]);
     assert!(message.contains('3') && message.contains("PMI started 2"), "{message}");
 }
+
+#[test]
+fn the_launchers_socket_goes_with_its_address() {
+    let env = Environment::of([
+        ("DSM_RANK", "0"),
+        ("DSM_NODES", "2"),
+        ("DSM_RENDEZVOUS", "127.0.0.1:9"),
+        (RENDEZVOUS_FD, "10"),
+    ]);
+    // `Dsm::join` fills the builder from the environment first, `Dsm::builder` at the join only.
+    for builder in [Builder::new(), Builder::new().filled(&env).expect("fits")] {
+        let config = builder.resolve_in(&env).expect("fits");
+        assert_eq!(inherited_number(&config, &env), Some("10"));
+    }
+    let config = Builder::new().rendezvous("127.0.0.1:10").resolve_in(&env).expect("fits");
+    assert_eq!(inherited_number(&config, &env), None, "the program meets elsewhere");
+}
