@@ -90,6 +90,11 @@ impl Local {
         self.pages.get(&page).map_or(Access::None, |page| page.access)
     }
 
+    /// Whether this node is about to give up some of its access to `page`.
+    pub fn is_revoking(&self, page: PageId) -> bool {
+        self.pages.get(&page).is_some_and(|page| page.revocation.is_some())
+    }
+
     /// Whether bytes that come with a grant of `transaction` may be put into the frame of `page`: it is unmapped, and
     /// waits for just them.
     pub fn reserves(&self, page: PageId, transaction: TransactionId) -> bool {

@@ -162,6 +162,10 @@ impl Machine {
         self.home.invariants().map_err(Violation)?;
         for page in self.home.pages() {
             let Some((owner, readers)) = self.home.holders(page) else { continue };
+            // A transaction whose requester died has ended here, though this node's copy may still be in use.
+            if self.local.is_revoking(page) {
+                continue;
+            }
             let says = match owner {
                 Some(owner) if owner == self.me => self.access(page) >= Access::Read,
                 Some(_) | None => (self.access(page) == Access::Read) == readers.contains(self.me),
