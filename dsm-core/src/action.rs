@@ -64,7 +64,7 @@ pub enum Action {
         /// When.
         at: Time,
     },
-    /// Find out whether the instruction for which the page was last installed has retired; answer with
+    /// Find out how far the instruction is for which the page was last installed; answer with
     /// [`crate::Event::Probed`].
     ProbeResidency {
         /// The page.

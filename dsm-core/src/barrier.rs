@@ -1,1 +1,66 @@
-//! placeholder
+//! What the coordinator counts: who has reached the barrier, and whose program is done.
+
+use crate::action::Cause;
+use crate::copyset::Copyset;
+use crate::ids::{NodeId, ViewId};
+use crate::message::Message;
+use crate::outbox::Outbox;
+
+/// The coordinator's counts.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub(crate) struct Barrier {
+    members: Copyset,
+    view: ViewId,
+    generation: u64,
+    arrived: Copyset,
+    left: Copyset,
+}
+
+impl Barrier {
+    pub fn new(members: Copyset, view: ViewId) -> Barrier {
+        Barrier { members, view, generation: 0, arrived: Copyset::EMPTY, left: Copyset::EMPTY }
+    }
+
+    /// A node reached the barrier.
+    pub fn arrive(&mut self, from: NodeId, generation: u64, out: &mut Outbox<'_>) -> Result<(), Cause> {
+        if generation != self.generation || self.arrived.contains(from) || self.left.contains(from) {
+            return Err(Cause::OutOfTurn);
+        }
+        self.arrived = self.arrived.with(from);
+        self.settle(out);
+        Ok(())
+    }
+
+    /// A node's program is done. It goes on serving its pages until all are, but no barrier waits for it.
+    pub fn leave(&mut self, from: NodeId, out: &mut Outbox<'_>) -> Result<(), Cause> {
+        if self.left.contains(from) || self.arrived.contains(from) {
+            return Err(Cause::OutOfTurn);
+        }
+        self.left = self.left.with(from);
+        if self.members.minus(self.left).is_empty() {
+            for member in self.members.iter() {
+                out.send(member, Message::LeaveComplete);
+            }
+        } else {
+            self.settle(out);
+        }
+        Ok(())
+    }
+
+    fn settle(&mut self, out: &mut Outbox<'_>) {
+        let awaited = self.members.minus(self.left).minus(self.arrived);
+        if !awaited.is_empty() || self.arrived.is_empty() {
+            return;
+        }
+        for member in self.arrived.iter() {
+            out.send(member, Message::BarrierComplete { generation: self.generation, view: self.view });
+        }
+        self.arrived = Copyset::EMPTY;
+        self.generation += 1;
+    }
+
+    /// Whether nobody waits in the barrier.
+    pub fn is_quiet(&self) -> bool {
+        self.arrived.is_empty()
+    }
+}

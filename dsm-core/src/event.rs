@@ -28,8 +28,8 @@ pub enum Event {
     Probed {
         /// The page.
         page: PageId,
-        /// Whether the instruction for which the page was last installed has retired, as far as the driver can tell.
-        retired: bool,
+        /// How far the instruction is for which the page was last installed.
+        progress: Progress,
     },
     /// An application thread of this node asks for something. The answer is one [`crate::Action::Complete`] with the
     /// same call, except for commands that say that they have none.
@@ -43,6 +43,20 @@ pub enum Event {
     PeerLost {
         /// Which.
         node: NodeId,
+    },
+}
+
+/// How far the instruction is for which a page was installed, as far as the driver can tell.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Progress {
+    /// It has retired, or its thread is gone.
+    Retired,
+    /// Its thread has not run since.
+    Waiting,
+    /// Its thread faulted on another page at once: the instruction may need both.
+    Straddling {
+        /// The other page, for which the thread waits.
+        awaits: PageId,
     },
 }
 

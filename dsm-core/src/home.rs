@@ -1,1 +1,217 @@
-//! placeholder
+//! The directory for the pages homed at this node: who owns each, who has read copies, and whose turn it is.
+//!
+//! The home runs one transaction per page at a time (Li and Hudak, 1989, with a fixed manager per page). It decides
+//! when a transaction starts and learns, by the requester's confirmation, when it has ended. It touches no page
+//! itself; that the home's own node owns or wants a page is no special case.
+//!
+//! ```text
+//!   Idle ── Request ──▶ Busy: forward to the owner, or grant; invalidate readers
+//!   Busy ── Request ──▶ queued
+//!   Busy ── Confirm ──▶ owner and readers as granted; next of the queue, or Idle
+//! ```
+
+use crate::access::{Access, Want};
+use crate::action::{Action, Cause};
+use crate::copyset::Copyset;
+use crate::ids::{NodeId, PageId, TransactionId};
+use crate::message::{Message, Payload};
+use crate::outbox::Outbox;
+use std::collections::{BTreeMap, VecDeque};
+
+/// The directory of one home.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
+pub(crate) struct Home {
+    entries: BTreeMap<PageId, Entry>,
+}
+
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
+struct Entry {
+    /// The last node that was granted a write; `None` while nobody ever was: the page is all zero.
+    owner: Option<NodeId>,
+    /// Nodes with a read copy, the owner not among them.
+    readers: Copyset,
+    active: Option<Fault>,
+    queue: VecDeque<Fault>,
+}
+
+/// A request: its node is in the transaction's name.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+struct Fault {
+    transaction: TransactionId,
+    want: Want,
+}
+
+impl Home {
+    /// A node faulted on `page`.
+    pub fn request(
+        &mut self,
+        page: PageId,
+        transaction: TransactionId,
+        want: Want,
+        gone: Copyset,
+        out: &mut Outbox<'_>,
+    ) -> Result<(), Cause> {
+        let entry = self.entries.entry(page).or_default();
+        let asker = transaction.node;
+        // A node has one fault per page under way. Its confirmation of an earlier one may not have come yet when
+        // messages overtake each other: then that one is active, and this one waits its turn.
+        if entry.queue.iter().any(|fault| fault.transaction.node == asker) {
+            return Err(Cause::OutOfTurn);
+        }
+        if entry.active.is_some_and(|fault| fault.transaction == transaction) {
+            return Err(Cause::OutOfTurn);
+        }
+        entry.queue.push_back(Fault { transaction, want });
+        entry.advance(page, gone, out);
+        Ok(())
+    }
+
+    /// The active transaction of `page` has ended.
+    pub fn confirm(
+        &mut self,
+        page: PageId,
+        transaction: TransactionId,
+        gone: Copyset,
+        out: &mut Outbox<'_>,
+    ) -> Result<(), Cause> {
+        let entry = self.entries.get_mut(&page).ok_or(Cause::OutOfTurn)?;
+        let fault = entry.active.take_if(|fault| fault.transaction == transaction).ok_or(Cause::OutOfTurn)?;
+        entry.conclude(fault);
+        entry.advance(page, gone, out);
+        Ok(())
+    }
+
+    /// A peer is gone. What it owned is lost, its read copies need no invalidation, and its faults end.
+    pub fn peer_lost(&mut self, node: NodeId, gone: Copyset, out: &mut Outbox<'_>) {
+        for (&page, entry) in &mut self.entries {
+            entry.readers = entry.readers.without(node);
+            entry.queue.retain(|fault| fault.transaction.node != node);
+            if let Some(fault) = entry.active.take_if(|fault| fault.transaction.node == node) {
+                // Whether the grant reached it, nobody knows: for a write, the page must be taken for lost.
+                if fault.want == Want::Write {
+                    entry.conclude(fault);
+                }
+            } else if let (Some(fault), true) = (entry.active, entry.owner == Some(node)) {
+                // The grant may be under way all the same: then this comes too late, and is ignored.
+                fault.lost(page, node, out);
+            }
+            entry.advance(page, gone, out);
+        }
+    }
+
+    /// Checks what must hold between events.
+    pub fn invariants(&self) -> Result<(), String> {
+        for (page, entry) in &self.entries {
+            if entry.owner.is_some_and(|owner| entry.readers.contains(owner)) {
+                return Err(format!("the owner of {page} is also among its readers {:?}", entry.readers));
+            }
+            if entry.active.is_none() && !entry.queue.is_empty() {
+                return Err(format!("{page} is idle, but {} faults wait for it", entry.queue.len()));
+            }
+        }
+        Ok(())
+    }
+
+    /// Owner and readers of `page` while no transaction is active on it.
+    pub fn holders(&self, page: PageId) -> Option<(Option<NodeId>, Copyset)> {
+        self.entries
+            .get(&page)
+            .filter(|entry| entry.active.is_none())
+            .map(|entry| (entry.owner, entry.readers))
+    }
+
+    /// The pages that have an entry.
+    pub fn pages(&self) -> impl Iterator<Item = PageId> + '_ {
+        self.entries.keys().copied()
+    }
+
+    /// Whether no transaction is active and none waits.
+    pub fn is_quiet(&self) -> bool {
+        self.entries.values().all(|entry| entry.active.is_none() && entry.queue.is_empty())
+    }
+}
+
+impl Entry {
+    /// Starts the next transaction, if none is active. A fault that cannot be served ends at once, and so does not
+    /// hold up those behind it.
+    fn advance(&mut self, page: PageId, gone: Copyset, out: &mut Outbox<'_>) {
+        while self.active.is_none() {
+            let Some(fault) = self.queue.pop_front() else { break };
+            let asker = fault.transaction.node;
+            let holds = self.readers.contains(asker) || self.owner == Some(asker);
+            match (self.owner, fault.want) {
+                (Some(owner), _) if gone.contains(owner) => {
+                    fault.lost(page, owner, out);
+                    continue;
+                }
+                // Who holds a copy can read it: no correct node asks.
+                (_, Want::Read) if holds => {
+                    out.act(Action::Reject { from: asker, cause: Cause::OutOfTurn });
+                    continue;
+                }
+                (_, Want::Read) => self.start_read(page, fault.transaction, out),
+                (_, Want::Write) => self.start_write(page, fault.transaction, holds, out),
+            }
+            self.active = Some(fault);
+        }
+    }
+
+    fn start_read(&self, page: PageId, transaction: TransactionId, out: &mut Outbox<'_>) {
+        let awaiting = Copyset::EMPTY;
+        match self.owner {
+            None => {
+                let grant = Message::Grant {
+                    page,
+                    transaction,
+                    access: Access::Read,
+                    payload: Payload::Zero,
+                    awaiting,
+                };
+                out.send(transaction.node, grant);
+            }
+            Some(owner) => {
+                out.send(owner, Message::Forward { page, transaction, want: Want::Read, awaiting });
+            }
+        }
+    }
+
+    /// The forward goes out before the invalidations: the page's way is the longer one.
+    fn start_write(&self, page: PageId, transaction: TransactionId, holds: bool, out: &mut Outbox<'_>) {
+        let asker = transaction.node;
+        let mut awaiting = self.readers.without(asker);
+        match self.owner {
+            Some(owner) if !holds => {
+                out.send(owner, Message::Forward { page, transaction, want: Want::Write, awaiting });
+            }
+            owner => {
+                // An upgrade: the owner, if it is another, holds just a read copy now.
+                awaiting =
+                    owner.filter(|owner| *owner != asker).map_or(awaiting, |owner| awaiting.with(owner));
+                let payload = if holds { Payload::Held } else { Payload::Zero };
+                let grant = Message::Grant { page, transaction, access: Access::Write, payload, awaiting };
+                out.send(asker, grant);
+            }
+        }
+        for reader in awaiting.iter() {
+            out.send(reader, Message::Invalidate { page, transaction });
+        }
+    }
+
+    /// What the directory says once `fault` has been granted.
+    fn conclude(&mut self, fault: Fault) {
+        let node = fault.transaction.node;
+        match fault.want {
+            Want::Read => self.readers = self.readers.with(node),
+            Want::Write => {
+                self.owner = Some(node);
+                self.readers = Copyset::EMPTY;
+            }
+        }
+    }
+}
+
+impl Fault {
+    fn lost(self, page: PageId, node: NodeId, out: &mut Outbox<'_>) {
+        out.send(self.transaction.node, Message::Lost { page, transaction: self.transaction, node });
+    }
+}

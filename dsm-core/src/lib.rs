@@ -22,21 +22,25 @@ pub mod time;
 pub mod wire;
 
 mod barrier;
+mod calls;
+mod checks;
 mod home;
 mod local;
 mod locks;
 mod machine;
+mod outbox;
+mod placement;
 mod roots;
 mod spans;
 
 pub use access::{Access, Want};
 pub use action::{Action, Actions, Cause, Reply};
 pub use copyset::Copyset;
-pub use event::{Command, Event, Timer};
+pub use event::{Command, Event, Progress, Timer};
 pub use geometry::{Geometry, GeometryError};
 pub use ids::{
     Address, CallId, Incarnation, LockId, NodeId, PageId, SegmentId, Ticket, TransactionId, ViewId,
 };
 pub use machine::{Machine, Violation};
-pub use message::{Message, Payload, RootAnswer, SpanOwner, SpanRange};
+pub use message::{Message, Payload, RootAnswer, SpanOwner, SpanRange, Zone};
 pub use time::Time;

@@ -47,6 +47,12 @@ pub const LOCK_WAITERS_MAX: usize = 1 << 16;
 /// core does not run for so long may lose its page unused.
 pub const RESIDENCY_MAX: Duration = Duration::from_millis(10);
 
+/// An instruction that needs two pages keeps the lower one while it waits for the higher one, and yields the higher one
+/// while it waits for the lower one, so that no nodes wait for each other in a circle. The higher page comes once all
+/// that are ahead in its queue had their residency; this bounds the wait where the guess, that one instruction needs
+/// both, is wrong.
+pub const STRADDLE_PATIENCE: Duration = Duration::from_millis(100);
+
 /// How soon a page whose instruction had not retired is looked at again.
 pub const RESIDENCY_POLL: Duration = Duration::from_micros(20);
 
@@ -54,3 +60,4 @@ const _: () = assert!(NODES_MAX <= Copyset::BITS);
 const _: () = assert!(PAGE_SIZE_MAX <= SEGMENT_SIZE);
 const _: () = assert!(PAGE_SIZE_MIN.is_power_of_two() && PAGE_SIZE_MAX.is_power_of_two());
 const _: () = assert!(NAME_LENGTH_MAX * 2 < CONTROL_LENGTH_MAX);
+const _: () = assert!(STRADDLE_PATIENCE.as_nanos() > RESIDENCY_MAX.as_nanos());

@@ -1,1 +1,372 @@
-//! placeholder
+//! What this node holds: its access to each page that it touched, its outstanding faults, and the revocations that it
+//! owes to others. It knows nothing of the directory: it speaks to homes by message, even to the one on its own node.
+//!
+//! ```text
+//!            fault: Request            Grant + all Acks: Install, Confirm
+//!   None ───────────────────▶ pending ───────────────────────────────────▶ Read | Write
+//!   Read ── store: Request ──▶ pending, still Read ── Grant(Held) ───────▶ Write
+//!
+//!   Write ── Forward(Read): protect, send ──▶ Read      Write | Read ── Forward(Write): unmap, send ──▶ None
+//!   Read  ── Invalidate: unmap, Ack ────────▶ None
+//! ```
+//!
+//! A revocation waits until the instruction for which the page came has retired (minimum residency): otherwise two
+//! nodes that store to one page, or an instruction that needs two pages at once, could take pages from each other for
+//! ever without one instruction done.
+
+use crate::access::{Access, Want};
+use crate::action::{Action, Cause};
+use crate::copyset::Copyset;
+use crate::event::{Progress, Timer};
+use crate::ids::{NodeId, PageId, TransactionId};
+use crate::limits;
+use crate::message::{Message, Payload};
+use crate::outbox::Outbox;
+use crate::time::Time;
+use core::time::Duration;
+use std::collections::BTreeMap;
+
+/// The pages of one node.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub(crate) struct Local {
+    me: NodeId,
+    pages: BTreeMap<PageId, Page>,
+    transactions: u64,
+}
+
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+struct Page {
+    access: Access,
+    pending: Option<Pending>,
+    revocation: Option<Revocation>,
+    /// When the access was granted, until the instruction that asked for it is known to have retired.
+    installed: Option<Time>,
+}
+
+/// A fault that is under way.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+struct Pending {
+    transaction: TransactionId,
+    want: Want,
+    grant: Option<Granted>,
+    acked: Copyset,
+}
+
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+struct Granted {
+    access: Access,
+    payload: Payload,
+    awaiting: Copyset,
+}
+
+/// What another node's fault demands of this one's copy.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+enum Revocation {
+    /// This node owns the page: send it to the requester, and keep what `want` leaves.
+    Forward { transaction: TransactionId, want: Want, awaiting: Copyset },
+    /// This node has a read copy: drop it.
+    Invalidate { transaction: TransactionId },
+}
+
+/// A grant, as it came.
+pub(crate) struct Grant {
+    pub transaction: TransactionId,
+    pub access: Access,
+    pub payload: Payload,
+    pub awaiting: Copyset,
+}
+
+impl Page {
+    const UNTOUCHED: Page = Page { access: Access::None, pending: None, revocation: None, installed: None };
+}
+
+impl Local {
+    pub fn new(me: NodeId) -> Local {
+        Local { me, pages: BTreeMap::new(), transactions: 0 }
+    }
+
+    /// What this node may do with `page`.
+    pub fn access(&self, page: PageId) -> Access {
+        self.pages.get(&page).map_or(Access::None, |page| page.access)
+    }
+
+    /// Whether this node is about to give up some of its access to `page`.
+    pub fn is_revoking(&self, page: PageId) -> bool {
+        self.pages.get(&page).is_some_and(|page| page.revocation.is_some())
+    }
+
+    /// Whether bytes that come with a grant of `transaction` may be put into the frame of `page`: it is unmapped, and
+    /// waits for just them.
+    pub fn reserves(&self, page: PageId, transaction: TransactionId) -> bool {
+        self.pages.get(&page).is_some_and(|page| {
+            page.access == Access::None
+                && page
+                    .pending
+                    .as_ref()
+                    .is_some_and(|pending| pending.transaction == transaction && pending.grant.is_none())
+        })
+    }
+
+    /// A thread of this node faulted.
+    pub fn fault(&mut self, page: PageId, want: Want, home: NodeId, out: &mut Outbox<'_>) {
+        let state = self.pages.entry(page).or_insert(Page::UNTOUCHED);
+        if state.access >= want.access() {
+            out.act(Action::Refresh { page, access: state.access });
+            return;
+        }
+        if state.pending.is_some() {
+            // The thread is woken by the grant that is under way. If that allows too little, it faults again.
+            return;
+        }
+        self.transactions += 1;
+        let transaction = TransactionId { node: self.me, number: self.transactions };
+        state.pending = Some(Pending { transaction, want, grant: None, acked: Copyset::EMPTY });
+        out.send(home, Message::Request { page, transaction, want });
+    }
+
+    /// The page for which this node asked comes.
+    pub fn grant(
+        &mut self,
+        now: Time,
+        page: PageId,
+        grant: &Grant,
+        home: NodeId,
+        gone: Copyset,
+        out: &mut Outbox<'_>,
+    ) -> Result<(), Cause> {
+        let state = self.pages.get_mut(&page).ok_or(Cause::OutOfTurn)?;
+        let held = match grant.payload {
+            Payload::Held => Access::Read,
+            Payload::Bytes | Payload::Zero => Access::None,
+        };
+        let access = state.access;
+        let pending = state.outstanding(grant.transaction)?;
+        if pending.grant.is_some() || access != held || grant.access < pending.want.access() {
+            return Err(Cause::OutOfTurn);
+        }
+        // The home may have sent an invalidation to a reader of whose end this node knows already.
+        let awaiting = grant.awaiting.minus(gone);
+        pending.grant = Some(Granted { access: grant.access, payload: grant.payload, awaiting });
+        state.settle(now, page, home, out);
+        Ok(())
+    }
+
+    /// A reader dropped its copy for a fault of this node.
+    pub fn ack(
+        &mut self,
+        now: Time,
+        from: NodeId,
+        page: PageId,
+        transaction: TransactionId,
+        home: NodeId,
+        out: &mut Outbox<'_>,
+    ) -> Result<(), Cause> {
+        let state = self.pages.get_mut(&page).ok_or(Cause::OutOfTurn)?;
+        let pending = state.outstanding(transaction)?;
+        pending.acked = pending.acked.with(from);
+        state.settle(now, page, home, out);
+        Ok(())
+    }
+
+    /// This node, the owner, is to pass the page to the transaction's node.
+    pub fn forward(
+        &mut self,
+        now: Time,
+        page: PageId,
+        transaction: TransactionId,
+        want: Want,
+        awaiting: Copyset,
+        out: &mut Outbox<'_>,
+    ) -> Result<(), Cause> {
+        if self.access(page) == Access::None || transaction.node == self.me {
+            return Err(Cause::OutOfTurn);
+        }
+        self.revoke(now, page, Revocation::Forward { transaction, want, awaiting }, out);
+        Ok(())
+    }
+
+    /// This node, a reader, is to drop its copy.
+    pub fn invalidate(
+        &mut self,
+        now: Time,
+        page: PageId,
+        transaction: TransactionId,
+        out: &mut Outbox<'_>,
+    ) -> Result<(), Cause> {
+        if self.access(page) != Access::Read || transaction.node == self.me {
+            return Err(Cause::OutOfTurn);
+        }
+        self.revoke(now, page, Revocation::Invalidate { transaction }, out);
+        Ok(())
+    }
+
+    /// A fault of this node cannot be resolved any more. The transaction may have ended meanwhile: then nothing is.
+    pub fn lost(&mut self, page: PageId, transaction: TransactionId, node: NodeId, out: &mut Outbox<'_>) {
+        let waits = self.pages.get(&page).and_then(|state| state.pending.as_ref());
+        if waits.is_some_and(|pending| pending.transaction == transaction) {
+            out.act(Action::Doom { page, node });
+        }
+    }
+
+    /// The driver looked how far the instruction is for which `page` was installed.
+    pub fn probed(&mut self, now: Time, page: PageId, progress: Progress, out: &mut Outbox<'_>) {
+        let Some(state) = self.pages.get_mut(&page) else { return };
+        let (Some(_), Some(installed)) = (state.revocation, state.installed) else { return };
+        let resident = now.since(installed);
+        let patience = match progress {
+            Progress::Retired => Duration::ZERO,
+            Progress::Waiting => limits::RESIDENCY_MAX,
+            // Two nodes that hold what the other waits for would wait for ever, or take the pages from each other for
+            // ever. So pages have an order: who holds the higher one yields it, who holds the lower one keeps it.
+            Progress::Straddling { awaits } if awaits > page => limits::STRADDLE_PATIENCE,
+            Progress::Straddling { awaits: _ } => Duration::ZERO,
+        };
+        if resident >= patience {
+            self.carry_out_revocation(page, out);
+        } else {
+            // Half as long again as it has been here: the looks stay few however long the thread is kept waiting.
+            let pause = limits::RESIDENCY_POLL.max(resident / 2).min(patience - resident);
+            out.act(Action::SetTimer { timer: Timer::Residency(page), at: now + pause });
+        }
+    }
+
+    /// The pause before the next look is over.
+    pub fn residency_over(&mut self, page: PageId, out: &mut Outbox<'_>) {
+        if self.pages.get(&page).is_some_and(|state| state.revocation.is_some()) {
+            out.act(Action::ProbeResidency { page });
+        }
+    }
+
+    /// A peer is gone: it needs no page any more, owes no ack any more, and answers no request any more.
+    pub fn peer_lost(
+        &mut self,
+        now: Time,
+        node: NodeId,
+        home_of: impl Fn(PageId) -> NodeId,
+        out: &mut Outbox<'_>,
+    ) {
+        let touched: Vec<PageId> = self.pages.keys().copied().collect();
+        for page in touched {
+            let Some(state) = self.pages.get_mut(&page) else { continue };
+            let home = home_of(page);
+            if let Some(pending) = state.pending.as_mut() {
+                pending.acked = pending.acked.with(node);
+                state.settle(now, page, home, out);
+            }
+            if state.pending.is_some() && home == node {
+                out.act(Action::Doom { page, node });
+            }
+        }
+    }
+
+    /// Checks what must hold between events.
+    pub fn invariants(&self) -> Result<(), String> {
+        for (page, state) in &self.pages {
+            if let Some(pending) = &state.pending {
+                if state.access >= pending.want.access() {
+                    return Err(format!("{page} waits for an access that it has"));
+                }
+                if pending.transaction.node != self.me || pending.transaction.number > self.transactions {
+                    return Err(format!("{page} waits for {} that is not ours", pending.transaction));
+                }
+                if pending.grant.as_ref().is_some_and(|grant| grant.awaiting.minus(pending.acked).is_empty())
+                {
+                    return Err(format!("{page} waits though all that it waits for has come"));
+                }
+            }
+            if state.revocation.is_some() && state.access == Access::None {
+                return Err(format!("{page} is to be revoked, but is not held"));
+            }
+            if state.revocation.is_some() && state.installed.is_none() {
+                return Err(format!("{page}'s revocation waits for nothing"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether no fault is under way and no revocation is owed.
+    pub fn is_quiet(&self) -> bool {
+        self.pages.values().all(|page| page.pending.is_none() && page.revocation.is_none())
+    }
+
+    fn revoke(&mut self, now: Time, page: PageId, revocation: Revocation, out: &mut Outbox<'_>) {
+        if self.pages.get(&page).is_some_and(|state| state.revocation.is_some()) {
+            // Only where the node died for which the first was: the home then goes on without its confirmation.
+            self.carry_out_revocation(page, out);
+        }
+        let Some(state) = self.pages.get_mut(&page) else { return };
+        state.revocation = Some(revocation);
+        let takes = match revocation {
+            Revocation::Forward { want: Want::Read, .. } => state.access == Access::Write,
+            Revocation::Forward { want: Want::Write, .. } | Revocation::Invalidate { .. } => true,
+        };
+        let fresh = state.installed.is_some_and(|at| now.since(at) < limits::RESIDENCY_MAX);
+        if takes && fresh {
+            out.act(Action::ProbeResidency { page });
+        } else {
+            self.carry_out_revocation(page, out);
+        }
+    }
+
+    fn carry_out_revocation(&mut self, page: PageId, out: &mut Outbox<'_>) {
+        let Some(state) = self.pages.get_mut(&page) else { return };
+        let Some(revocation) = state.revocation.take() else { return };
+        match revocation {
+            Revocation::Forward { transaction, want, awaiting } => {
+                let remains = match want {
+                    Want::Read => Access::Read,
+                    Want::Write => Access::None,
+                };
+                state.reduce(page, remains, out);
+                let grant = Message::Grant {
+                    page,
+                    transaction,
+                    access: want.access(),
+                    payload: Payload::Bytes,
+                    awaiting,
+                };
+                out.send_page(transaction.node, page, grant);
+            }
+            Revocation::Invalidate { transaction } => {
+                state.reduce(page, Access::None, out);
+                out.send(transaction.node, Message::Ack { page, transaction });
+            }
+        }
+        if *state == Page::UNTOUCHED {
+            self.pages.remove(&page);
+        }
+    }
+}
+
+impl Page {
+    /// The fault under way, if it is the one that `transaction` names.
+    fn outstanding(&mut self, transaction: TransactionId) -> Result<&mut Pending, Cause> {
+        self.pending.as_mut().filter(|pending| pending.transaction == transaction).ok_or(Cause::OutOfTurn)
+    }
+
+    /// Puts the grant into force once every reader that it names has acked.
+    fn settle(&mut self, now: Time, page: PageId, home: NodeId, out: &mut Outbox<'_>) {
+        let Some(pending) = &self.pending else { return };
+        let Some(grant) = &pending.grant else { return };
+        if !grant.awaiting.minus(pending.acked).is_empty() {
+            return;
+        }
+        let transaction = pending.transaction;
+        self.access = grant.access;
+        self.installed = Some(now);
+        out.act(Action::Install { page, access: grant.access, payload: grant.payload });
+        self.pending = None;
+        // The home starts no other transaction on this page before it hears this: a later Forward or Invalidate could
+        // otherwise overtake the grant.
+        out.send(home, Message::Confirm { page, transaction });
+    }
+
+    /// Leaves no more than `access`. The access that remains was not granted just now: nothing keeps it resident.
+    fn reduce(&mut self, page: PageId, access: Access, out: &mut Outbox<'_>) {
+        if self.access > access {
+            self.access = access;
+            self.installed = None;
+            out.act(Action::Protect { page, access });
+        }
+    }
+}

@@ -1,1 +1,82 @@
-//! placeholder
+//! The lock service of this home: who holds each lock, and who waits for it, first come first served. Nobody spins on
+//! shared memory; a waiting thread costs one queue entry.
+
+use crate::action::Cause;
+use crate::ids::{LockId, Ticket};
+use crate::limits;
+use crate::message::Message;
+use crate::outbox::Outbox;
+use std::collections::{BTreeMap, VecDeque};
+
+/// The locks homed at this node that are held.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
+pub(crate) struct Locks {
+    held: BTreeMap<LockId, Lock>,
+}
+
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+struct Lock {
+    holder: Ticket,
+    waiting: VecDeque<Ticket>,
+}
+
+impl Locks {
+    /// A call wants `lock`.
+    pub fn request(
+        &mut self,
+        lock: LockId,
+        ticket: Ticket,
+        wait: bool,
+        out: &mut Outbox<'_>,
+    ) -> Result<(), Cause> {
+        let Some(state) = self.held.get_mut(&lock) else {
+            self.held.insert(lock, Lock { holder: ticket, waiting: VecDeque::new() });
+            out.send(ticket.node, Message::LockGrant { lock, ticket });
+            return Ok(());
+        };
+        if state.holder == ticket || state.waiting.contains(&ticket) {
+            return Err(Cause::OutOfTurn);
+        }
+        if !wait {
+            out.send(ticket.node, Message::LockDenied { lock, ticket, holder: state.holder.node });
+        } else if state.waiting.len() >= limits::LOCK_WAITERS_MAX {
+            return Err(Cause::BeyondLimit);
+        } else {
+            state.waiting.push_back(ticket);
+        }
+        Ok(())
+    }
+
+    /// A waiting call gives up. If it holds the lock by now, the grant is under way, and the caller will have it.
+    pub fn withdraw(&mut self, lock: LockId, ticket: Ticket, out: &mut Outbox<'_>) {
+        let Some(state) = self.held.get_mut(&lock) else { return };
+        let before = state.waiting.len();
+        state.waiting.retain(|waiting| *waiting != ticket);
+        if state.waiting.len() < before {
+            out.send(ticket.node, Message::LockDenied { lock, ticket, holder: state.holder.node });
+        }
+    }
+
+    /// The holder is done.
+    pub fn release(&mut self, lock: LockId, ticket: Ticket, out: &mut Outbox<'_>) -> Result<(), Cause> {
+        let state = self.held.get_mut(&lock).ok_or(Cause::OutOfTurn)?;
+        if state.holder != ticket {
+            return Err(Cause::OutOfTurn);
+        }
+        match state.waiting.pop_front() {
+            Some(next) => {
+                state.holder = next;
+                out.send(next.node, Message::LockGrant { lock, ticket: next });
+            }
+            None => {
+                self.held.remove(&lock);
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether no lock is held.
+    pub fn is_quiet(&self) -> bool {
+        self.held.is_empty()
+    }
+}

@@ -50,6 +50,15 @@ pub struct SpanRange {
     pub owner: SpanOwner,
 }
 
+/// A part of the region, by who grants spans of it.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+pub enum Zone {
+    /// Spans of up to a segment, each granted by the home of its segment.
+    Small,
+    /// Longer spans, and the last resort for all: granted by the coordinator.
+    Large,
+}
+
 /// How a request for a root by name ended.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 pub enum RootAnswer {
@@ -210,10 +219,12 @@ pub enum Message {
         /// The name.
         name: String,
     },
-    /// Node → segment's home or coordinator: lease me `pages` pages in a row.
+    /// Node → a home of segments, or the coordinator for the large zone: lease me `pages` pages in a row.
     SpanLease {
         /// How many pages.
         pages: u64,
+        /// From which part of the region.
+        zone: Zone,
         /// Who is to own them.
         owner: SpanOwner,
         /// The waiting call.

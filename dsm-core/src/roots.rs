@@ -1,1 +1,94 @@
-//! placeholder
+//! The names homed at this node: what each stands for, or who is creating it, and who waits to hear.
+
+use crate::action::Cause;
+use crate::ids::{Address, NodeId, Ticket};
+use crate::message::{Message, RootAnswer};
+use crate::outbox::Outbox;
+use std::collections::{BTreeMap, VecDeque};
+
+/// The names of one home.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
+pub(crate) struct Roots {
+    names: BTreeMap<String, Root>,
+}
+
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+struct Root {
+    layout: u64,
+    state: State,
+}
+
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+enum State {
+    Creating { creator: NodeId, waiting: VecDeque<Ticket> },
+    Ready { address: Address },
+}
+
+impl Roots {
+    /// A call asks for `name`. The first to ask creates the object; the others wait for it.
+    pub fn claim(&mut self, name: String, layout: u64, ticket: Ticket, out: &mut Outbox<'_>) {
+        let answer = match self.names.get_mut(&name) {
+            None => {
+                let state = State::Creating { creator: ticket.node, waiting: VecDeque::new() };
+                self.names.insert(name, Root { layout, state });
+                RootAnswer::Create
+            }
+            Some(root) if root.layout != layout => RootAnswer::OtherLayout(root.layout),
+            Some(Root { state: State::Ready { address }, .. }) => RootAnswer::Found(*address),
+            Some(Root { state: State::Creating { waiting, .. }, .. }) => {
+                waiting.push_back(ticket);
+                return;
+            }
+        };
+        out.send(ticket.node, Message::RootAnswered { ticket, answer });
+    }
+
+    /// The object under `name` stands at `address`.
+    pub fn publish(
+        &mut self,
+        from: NodeId,
+        name: &str,
+        address: Address,
+        out: &mut Outbox<'_>,
+    ) -> Result<(), Cause> {
+        let state = self.created_by(from, name)?;
+        if let State::Creating { waiting, .. } = core::mem::replace(state, State::Ready { address }) {
+            let answer = RootAnswer::Found(address);
+            for ticket in waiting {
+                out.send(ticket.node, Message::RootAnswered { ticket, answer });
+            }
+        }
+        Ok(())
+    }
+
+    /// Creating the object under `name` failed: the next that waits creates it, or the name is new again.
+    pub fn abandon(&mut self, from: NodeId, name: &str, out: &mut Outbox<'_>) -> Result<(), Cause> {
+        let next = match self.created_by(from, name)? {
+            State::Creating { creator, waiting } => waiting.pop_front().inspect(|next| *creator = next.node),
+            State::Ready { .. } => None,
+        };
+        match next {
+            Some(ticket) => {
+                out.send(ticket.node, Message::RootAnswered { ticket, answer: RootAnswer::Create });
+            }
+            None => {
+                self.names.remove(name);
+            }
+        }
+        Ok(())
+    }
+
+    /// The state of `name`, which `from` is creating.
+    fn created_by(&mut self, from: NodeId, name: &str) -> Result<&mut State, Cause> {
+        let root = self.names.get_mut(name).ok_or(Cause::OutOfTurn)?;
+        match &root.state {
+            State::Creating { creator, .. } if *creator == from => Ok(&mut root.state),
+            State::Creating { .. } | State::Ready { .. } => Err(Cause::OutOfTurn),
+        }
+    }
+
+    /// Whether no name's object is being created.
+    pub fn is_quiet(&self) -> bool {
+        self.names.values().all(|root| matches!(root.state, State::Ready { .. }))
+    }
+}

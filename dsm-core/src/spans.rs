@@ -1,1 +1,146 @@
-//! placeholder
+//! The spans of this home: which runs of its pages are leased, and to whom.
+//!
+//! Spans of the small zone lie within one segment and are granted by its home, so that what a node allocates from
+//! its own segments is homed at itself, and its first touch needs no network. The coordinator grants those of the
+//! large zone. Bookkeeping grows with the segments opened, not with the region.
+
+use crate::action::Cause;
+use crate::ids::{NodeId, PageId, SegmentId, Ticket};
+use crate::message::{Message, SpanOwner, SpanRange, Zone};
+use crate::placement::Placement;
+use std::collections::BTreeMap;
+
+/// The spans that one node grants.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub(crate) struct Spans {
+    me: NodeId,
+    placement: Placement,
+    /// The first segment of the small zone that has not been looked at.
+    unseen: u64,
+    small: Pool,
+    large: Pool,
+}
+
+/// Runs of pages, free or leased, by their first page.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
+struct Pool {
+    free: BTreeMap<u64, u64>,
+    leased: BTreeMap<u64, (u64, SpanOwner)>,
+}
+
+impl Spans {
+    pub fn new(me: NodeId, placement: Placement) -> Spans {
+        let mut large = Pool::default();
+        let zone = placement.geometry.large_zone();
+        if me == NodeId::COORDINATOR && !zone.is_empty() {
+            large.free.insert(zone.start, zone.end - zone.start);
+        }
+        Spans { me, placement, unseen: 0, small: Pool::default(), large }
+    }
+
+    /// Leases `pages` pages in a row, or says what there is.
+    pub fn lease(&mut self, pages: u64, zone: Zone, owner: SpanOwner, ticket: Ticket) -> Message {
+        match self.find_room(pages, zone) {
+            Some(first) => {
+                let owner = match owner {
+                    SpanOwner::NewDomain => SpanOwner::Domain(self.placement.geometry.address_of(first)),
+                    SpanOwner::Node(_) | SpanOwner::Domain(_) => owner,
+                };
+                self.pool(zone).leased.insert(first.0, (pages, owner));
+                Message::SpanLeased { ticket, span: SpanRange { first, pages, owner } }
+            }
+            None => {
+                let free = &self.pool(zone).free;
+                let largest = free.values().copied().max().unwrap_or(0);
+                Message::SpanDenied { ticket, free: free.values().sum(), largest }
+            }
+        }
+    }
+
+    fn find_room(&mut self, pages: u64, zone: Zone) -> Option<PageId> {
+        let first = match zone {
+            Zone::Large => self.large.take(pages),
+            Zone::Small => loop {
+                match self.small.take(pages) {
+                    Some(first) => break Some(first),
+                    None if !self.open_segment() => break None,
+                    None => {}
+                }
+            },
+        };
+        first.map(PageId)
+    }
+
+    /// Takes a span back.
+    pub fn give_back(&mut self, first: PageId) -> Result<(), Cause> {
+        let zone = self.placement.zone_of(first);
+        let segment_pages = self.placement.geometry.segment_pages();
+        let pool = self.pool(zone);
+        let (pages, _) = pool.leased.remove(&first.0).ok_or(Cause::OutOfTurn)?;
+        let mergeable = |a: u64, b: u64| zone == Zone::Large || a / segment_pages == b / segment_pages;
+        pool.give(first.0, pages, mergeable);
+        Ok(())
+    }
+
+    /// The span that holds `page`, if any does.
+    pub fn find(&self, page: PageId) -> Option<SpanRange> {
+        let pool = match self.placement.zone_of(page) {
+            Zone::Small => &self.small,
+            Zone::Large => &self.large,
+        };
+        let (&first, &(pages, owner)) = pool.leased.range(..=page.0).next_back()?;
+        (page.0 < first + pages).then_some(SpanRange { first: PageId(first), pages, owner })
+    }
+
+    fn pool(&mut self, zone: Zone) -> &mut Pool {
+        match zone {
+            Zone::Small => &mut self.small,
+            Zone::Large => &mut self.large,
+        }
+    }
+
+    /// Adds the pages of the next segment that is homed here; false if there is none.
+    fn open_segment(&mut self) -> bool {
+        while self.unseen < self.placement.geometry.small_zone().end {
+            let segment = SegmentId(self.unseen);
+            self.unseen += 1;
+            if self.placement.geometry.home_of_segment(segment, self.placement.members) == self.me {
+                let pages = self.placement.geometry.pages_of(segment);
+                self.small.free.insert(pages.start, pages.end - pages.start);
+                return true;
+            }
+        }
+        false
+    }
+}
+
+impl Pool {
+    /// Takes the first run that is long enough, from its front.
+    fn take(&mut self, pages: u64) -> Option<u64> {
+        let (&first, &length) = self.free.iter().find(|&(_, &length)| length >= pages)?;
+        self.free.remove(&first);
+        if length > pages {
+            self.free.insert(first + pages, length - pages);
+        }
+        Some(first)
+    }
+
+    /// Puts a run back, and joins it with its neighbours where `mergeable` allows.
+    fn give(&mut self, first: u64, pages: u64, mergeable: impl Fn(u64, u64) -> bool) {
+        let (mut first, mut pages) = (first, pages);
+        if let Some(&after) = self.free.get(&(first + pages))
+            && mergeable(first, first + pages)
+        {
+            self.free.remove(&(first + pages));
+            pages += after;
+        }
+        if let Some((&before, &length)) = self.free.range(..first).next_back()
+            && before + length == first
+            && mergeable(before, first)
+        {
+            first = before;
+            pages += length;
+        }
+        self.free.insert(first, pages);
+    }
+}

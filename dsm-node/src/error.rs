@@ -1,7 +1,7 @@
 //! What can go wrong, said so that a user knows what happened, where, and what to do.
 
 use crate::sync::DsmMutexGuard;
-use dsm_core::GeometryError;
+use dsm_core::{GeometryError, Reply};
 use std::fmt;
 use std::io;
 use std::time::Duration;
@@ -21,7 +21,9 @@ pub enum Error {
     #[error("configuration: {0}")]
     Geometry(#[from] GeometryError),
     /// Two nodes disagree on something that all must agree on.
-    #[error("rank {theirs_rank} and rank {ours_rank} disagree on the {what}: {theirs} there, {ours} here; start all nodes with the same value")]
+    #[error(
+        "rank {theirs_rank} and rank {ours_rank} disagree on the {what}: {theirs} there, {ours} here; start all nodes with the same value"
+    )]
     Mismatch {
         /// What they disagree on, such as "page size".
         what: &'static str,
@@ -35,7 +37,9 @@ pub enum Error {
         theirs: String,
     },
     /// A type has another layout than the one that the cluster knows under the same name.
-    #[error("{name:?} has layout {found} in the cluster, but {expected} here; build all nodes from the same types with the same compiler")]
+    #[error(
+        "{name:?} has layout {found} in the cluster, but {expected} here; build all nodes from the same types with the same compiler"
+    )]
     LayoutMismatch {
         /// The name: of a root, or of a type.
         name: String,
@@ -83,7 +87,9 @@ pub enum Error {
         rank: u32,
     },
     /// The region has no such run of free memory.
-    #[error("out of shared memory: asked for {asked} bytes, {free} bytes are free, the largest run has {largest}; join with a larger region_size")]
+    #[error(
+        "out of shared memory: asked for {asked} bytes, {free} bytes are free, the largest run has {largest}; join with a larger region_size"
+    )]
     OutOfMemory {
         /// Bytes asked for.
         asked: u64,
@@ -108,9 +114,19 @@ pub enum Error {
     #[error("{0}")]
     Lock(LockFailure),
     /// A collection that does not lie in the region was asked to grow: it was moved out of its lock or box.
-    #[error("a collection at {address:#x} is not in the shared region: it was moved out of its lock, and cannot be used")]
+    #[error(
+        "a collection at {address:#x} is not in the shared region: it was moved out of its lock, and cannot be used"
+    )]
     NotInRegion {
         /// Where it lies.
+        address: usize,
+    },
+    /// A collection that has elements was moved, from the lock or box in whose memory they lie, into another.
+    #[error(
+        "a collection at {address:#x} was moved here from another lock or box, where its elements still are; move the elements one by one instead"
+    )]
+    Moved {
+        /// Where it lies now.
         address: usize,
     },
     /// A name, an argument or a length is beyond what the call takes.
@@ -136,6 +152,14 @@ impl Error {
     /// An operating system's refusal, with what was attempted.
     pub(crate) fn io(what: impl Into<String>, source: impl Into<io::Error>) -> Error {
         Error::Io { what: what.into(), source: source.into() }
+    }
+
+    /// The engine answered a call with what does not answer it. This is a fault of this crate, not of its user.
+    pub(crate) fn unexpected(call: &'static str, reply: Reply) -> Error {
+        Error::Io {
+            what: format!("{call} was answered with {reply:?}"),
+            source: io::Error::from(io::ErrorKind::InvalidData),
+        }
     }
 }
 

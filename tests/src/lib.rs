@@ -1,1 +1,3 @@
-//! placeholder
+//! What the tests of the whole project share: the seeded simulator, and what multi-process tests start.
+
+pub mod sim;

@@ -1,0 +1,49 @@
+//! Who is responsible for what: the homes of pages, locks, names and spans, as all members agree on without a table.
+
+use crate::copyset::Copyset;
+use crate::geometry::{Geometry, mix};
+use crate::ids::{Address, LockId, NodeId, PageId, SegmentId};
+use crate::message::Zone;
+
+/// The region's shape and the members over which its homes are spread.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub(crate) struct Placement {
+    pub geometry: Geometry,
+    pub members: Copyset,
+}
+
+impl Placement {
+    /// The home of `page`.
+    pub fn home_of(&self, page: PageId) -> NodeId {
+        self.geometry.home_of(page, self.members)
+    }
+
+    /// The home of `lock`, if it lies in the region.
+    pub fn home_of_lock(&self, lock: LockId) -> Option<NodeId> {
+        self.geometry.page_of(lock.0).map(|page| self.home_of(page))
+    }
+
+    /// The home of a root's name: names are spread like segments.
+    pub fn home_of_name(&self, name: &str) -> NodeId {
+        let hash = name.bytes().fold(0, |hash, byte| mix(hash, u64::from(byte)));
+        self.geometry.home_of_segment(SegmentId(hash), self.members)
+    }
+
+    /// The part of the region that holds `page`.
+    pub fn zone_of(&self, page: PageId) -> Zone {
+        if self.geometry.large_zone().contains(&page.0) { Zone::Large } else { Zone::Small }
+    }
+
+    /// The node that grants the span that holds `page`.
+    pub fn granter_of(&self, page: PageId) -> NodeId {
+        match self.zone_of(page) {
+            Zone::Small => self.home_of(page),
+            Zone::Large => NodeId::COORDINATOR,
+        }
+    }
+
+    /// The node that grants the span that holds `address`, and the page there, if it lies in the region.
+    pub fn granter_at(&self, address: Address) -> Option<(NodeId, PageId)> {
+        self.geometry.page_of(address).map(|page| (self.granter_of(page), page))
+    }
+}

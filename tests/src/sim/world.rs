@@ -1,0 +1,333 @@
+//! The loop of one run: what happens next, to whom, and whether all is still as it must be.
+
+use super::counts::Counts;
+use super::mutant::Mutant;
+use super::network::Network;
+use super::node::{Body, SimNode, State, ThreadId, slot};
+use super::oracle::Oracle;
+use super::plan::Plan;
+use super::program::{self, Operation};
+use super::queue::{Happening, Queue};
+use super::rng::Rng;
+use super::trace::{Trace, Tracing};
+use super::{Check, Options};
+use dsm_core::{Access, Action, Event, Message, NodeId, PageId, Time};
+use std::collections::VecDeque;
+use std::mem;
+use std::time::Duration;
+
+/// One run.
+pub struct World {
+    pub(super) plan: Plan,
+    pub(super) rng: Rng,
+    pub(super) now: Time,
+    pub(super) queue: Queue,
+    pub(super) network: Network,
+    pub(super) nodes: Vec<SimNode>,
+    pub(super) oracle: Oracle,
+    pub(super) counts: Counts,
+    pub(super) trace: Trace,
+    pub(super) mutant: Option<Mutant>,
+    /// Threads that have not come to the end of their programs.
+    pub(super) running: usize,
+    phase: Phase,
+    actions: Vec<Action>,
+}
+
+/// What all threads are at.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Phase {
+    Programs,
+    /// One thread of each node loads every word.
+    Audit,
+    /// One thread of each node leaves.
+    Leave,
+    Over,
+}
+
+/// A run has a few thousand events; this many mean that something goes round for ever.
+const EVENTS_MAX: u64 = 2_000_000;
+
+/// Survivors learn of a death within this time.
+const MOURNING_NS_MAX: u64 = 20_000_000;
+
+impl World {
+    /// The world of a seed, before anything has happened.
+    #[must_use]
+    pub fn new(seed: u64, options: &Options, tracing: Tracing) -> World {
+        let mut rng = Rng::new(seed);
+        let plan = Plan::draw(&mut rng, options.crashes);
+        let mut nodes = Vec::new();
+        for (node, &threads) in plan.nodes().zip(&plan.threads) {
+            let programs = (0..threads).map(|index| program::draw(&plan, &mut rng, index == 0)).collect();
+            nodes.push(SimNode::new(&plan, node, programs));
+        }
+        World {
+            rng,
+            now: Time::ZERO,
+            queue: Queue::default(),
+            network: Network::new(nodes.len()),
+            nodes,
+            oracle: Oracle::new(&plan),
+            counts: Counts { seeds: 1, ..Counts::default() },
+            trace: Trace::new(tracing),
+            mutant: options.mutant,
+            running: 0,
+            phase: Phase::Programs,
+            actions: Vec::new(),
+            plan,
+        }
+    }
+
+    /// When the run ended, what it counted, and its trace.
+    #[must_use]
+    pub fn into_parts(mut self) -> (Time, Counts, Vec<String>) {
+        self.counts.reached(self.now);
+        (self.now, self.counts, self.trace.into_lines())
+    }
+
+    /// Runs to the end, and checks that all is quiet then.
+    pub fn run(&mut self) -> Check {
+        self.trace.note(self.now, NodeId::COORDINATOR, || format!("{:?}", self.plan));
+        if let Some(crash) = self.plan.crash {
+            self.queue.schedule(crash.at, Happening::Killed(crash.node));
+        }
+        for node in 0..self.nodes.len() {
+            for index in 0..self.nodes[node].threads.len() {
+                self.running += 1;
+                self.resume(ThreadId { node: NodeId(node as u16), index });
+            }
+        }
+        while let Some((at, what)) = self.queue.next() {
+            self.now = at;
+            self.counts.events += 1;
+            if self.counts.events > EVENTS_MAX {
+                return Err(format!("no end after {EVENTS_MAX} events: {}", self.unfinished()));
+            }
+            self.happen(what)?;
+            while self.running == 0 && self.phase != Phase::Over {
+                self.next_phase();
+            }
+        }
+        if self.phase != Phase::Over {
+            return Err(format!("blocked for ever: {}", self.unfinished()));
+        }
+        self.at_rest()
+    }
+
+    fn happen(&mut self, what: Happening) -> Check {
+        match what {
+            Happening::Step(thread) => self.step(thread),
+            Happening::FaultReported { node, page, want } => self.feed(node, Event::Fault { page, want }),
+            Happening::Delivered { from, to, message, body } => self.deliver(from, to, message, body),
+            Happening::TimerDue { node, timer, generation } => {
+                if self.node(node).timers.get(&timer) == Some(&generation) {
+                    self.node(node).timers.remove(&timer);
+                    return self.feed(node, Event::TimerFired(timer));
+                }
+                Ok(())
+            }
+            Happening::Probed { node, page, progress } => self.feed(node, Event::Probed { page, progress }),
+            Happening::Impatient { node, lock, waiting } => self.lose_patience(node, lock, waiting),
+            Happening::Killed(node) => {
+                // A run that is over has nobody left to notice.
+                if self.phase != Phase::Over {
+                    self.kill(node);
+                }
+                Ok(())
+            }
+            Happening::LossKnown { node, lost } => {
+                let survivor = self.node(node);
+                survivor.mourned = survivor.mourned.with(lost);
+                self.feed(node, Event::PeerLost { node: lost })
+            }
+        }
+    }
+
+    pub(super) fn node(&mut self, node: NodeId) -> &mut SimNode {
+        &mut self.nodes[node.index()]
+    }
+
+    /// Hands one event to a node's machine, carries out what it wants, and checks what must hold then.
+    pub(super) fn feed(&mut self, node: NodeId, event: Event) -> Check {
+        if self.nodes[node.index()].dead {
+            return Ok(());
+        }
+        self.trace.note(self.now, node, || format!("<- {event:?}"));
+        let mut actions = mem::take(&mut self.actions);
+        self.nodes[node.index()].machine.handle(self.now, event, &mut actions);
+        for action in actions.drain(..) {
+            if self.nodes[node.index()].dead {
+                break;
+            }
+            self.trace.note(self.now, node, || format!("   {action:?}"));
+            self.carry_out(node, action)?;
+        }
+        self.actions = actions;
+        self.check(node)
+    }
+
+    fn deliver(&mut self, from: NodeId, to: NodeId, message: Message, body: Option<Body>) -> Check {
+        let receiver = &mut self.nodes[to.index()];
+        if receiver.dead || receiver.mourned.contains(from) {
+            return Ok(());
+        }
+        if let Some(Body { page, frame }) = body
+            && receiver.machine.reserves(from, &message)
+        {
+            if receiver.access(page) != Access::None {
+                return Err(format!("{to} would have a body written into its mapped {page}: {message:?}"));
+            }
+            if self.mutant != Some(Mutant::DiscardsBody) {
+                receiver.frames[slot(page)] = frame;
+            }
+            let sender = &self.nodes[from.index()];
+            let held = sender.frames[slot(page)];
+            if self.mutant.is_none() && !sender.dead && held != frame {
+                return Err(format!(
+                    "{from}'s frame of {page} changed while its bytes were on their way to {to}"
+                ));
+            }
+        }
+        self.observe(to, &message);
+        self.feed(to, Event::Received { from, message })
+    }
+
+    /// What must hold of a node between events, and of all nodes together.
+    fn check(&mut self, node: NodeId) -> Check {
+        let subject = &self.nodes[node.index()];
+        if subject.dead {
+            return Ok(());
+        }
+        subject.machine.invariants().map_err(|violation| format!("{node}: {violation}"))?;
+        for &page in &self.plan.hot {
+            let (mapped, held) = (subject.access(page), subject.machine.access(page));
+            // A mutant lies about page tables: what its lie does to memory must be found, not the lie.
+            if mapped != held && self.mutant.is_none() {
+                return Err(format!("{node} has {page} mapped {mapped:?}, but its machine holds {held:?}"));
+            }
+            self.one_writer_xor_readers(page)?;
+        }
+        Ok(())
+    }
+
+    fn one_writer_xor_readers(&self, page: PageId) -> Check {
+        let having = |access: Access| {
+            let holds = move |node: &&SimNode| !node.dead && node.access(page) == access;
+            self.nodes.iter().filter(holds).count()
+        };
+        let (writers, readers) = (having(Access::Write), having(Access::Read));
+        if writers > 1 || writers == 1 && readers > 0 {
+            return Err(format!("{page} has {writers} writers and {readers} readers at once"));
+        }
+        Ok(())
+    }
+
+    /// All programs have ended and nothing is under way any more: everything must be at rest.
+    fn at_rest(&self) -> Check {
+        self.oracle.totals()?;
+        self.oracle.at_rest()?;
+        let crashed = self.nodes.iter().any(|node| node.dead);
+        for (rank, node) in self.nodes.iter().enumerate().filter(|(_, node)| !node.dead) {
+            if let Some((call, what)) = node.calls.first_key_value() {
+                return Err(format!("{call:?} of rank {rank} was never answered: {what:?}"));
+            }
+            if !crashed && !node.machine.is_quiet() {
+                return Err(format!("rank {rank} is not quiet at the end: {:?}", node.machine));
+            }
+            for &page in &self.plan.hot {
+                let held = &node.frames[slot(page)];
+                if node.access(page) != Access::None && held != self.oracle.frame(page) {
+                    return Err(format!("rank {rank} still has {page} mapped, with old contents {held:x?}"));
+                }
+            }
+            self.directory_at_rest(NodeId(rank as u16), crashed)?;
+        }
+        Ok(())
+    }
+
+    /// The directory of a home must say what the page tables of all nodes say.
+    fn directory_at_rest(&self, home: NodeId, crashed: bool) -> Check {
+        if crashed {
+            return Ok(());
+        }
+        let machine = &self.nodes[home.index()].machine;
+        for page in machine.homed_pages() {
+            let Some((owner, readers)) = machine.holders(page) else {
+                return Err(format!("{page} is in a transaction that never ends"));
+            };
+            for (node, state) in self.plan.nodes().zip(&self.nodes) {
+                let expected = owner == Some(node) || readers.contains(node);
+                if expected != (state.access(page) != Access::None) {
+                    return Err(format!(
+                        "the directory says owner {owner:?} and readers {readers:?} of {page}, but {node} has {:?}",
+                        state.access(page)
+                    ));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Everybody has come to the end of a phase: the next one begins.
+    fn next_phase(&mut self) {
+        self.phase = match self.phase {
+            Phase::Programs => Phase::Audit,
+            Phase::Audit => Phase::Leave,
+            Phase::Leave | Phase::Over => Phase::Over,
+        };
+        let program = match self.phase {
+            Phase::Programs | Phase::Over => return,
+            Phase::Audit => program::audit(&self.plan),
+            Phase::Leave => VecDeque::from([Operation::Leave]),
+        };
+        for node in self.plan.nodes() {
+            let state = self.node(node);
+            if state.dead {
+                continue;
+            }
+            state.threads[0].program.clone_from(&program);
+            state.threads[0].state = State::Ready;
+            self.running += 1;
+            self.resume(ThreadId { node, index: 0 });
+        }
+    }
+
+    /// A node is no more: its threads, its memory, and what it has not sent yet.
+    pub(super) fn kill(&mut self, node: NodeId) {
+        let victim = &mut self.nodes[node.index()];
+        if mem::replace(&mut victim.dead, true) {
+            return;
+        }
+        self.running -= victim.threads.iter().filter(|thread| thread.state != State::Done).count();
+        self.oracle.died(node);
+        self.counts.crashes = 1;
+        self.trace.note(self.now, node, || "killed".to_owned());
+        for survivor in self.plan.nodes().filter(|survivor| *survivor != node) {
+            let at = self.now + Duration::from_nanos(self.rng.below(MOURNING_NS_MAX));
+            self.queue.schedule(at, Happening::LossKnown { node: survivor, lost: node });
+        }
+    }
+
+    /// Who is not done, and why.
+    fn unfinished(&self) -> String {
+        let mut found = Vec::new();
+        for (rank, node) in self.nodes.iter().enumerate().filter(|(_, node)| !node.dead) {
+            for (index, thread) in node.threads.iter().enumerate() {
+                match thread.state {
+                    State::Done => {}
+                    State::Calling(call) => {
+                        found.push(format!("thread {rank}.{index} waits for {:?}", node.calls.get(&call)));
+                    }
+                    State::Ready | State::Faulted { .. } => found.push(format!(
+                        "thread {rank}.{index} is {:?} after {} faults of {:?}",
+                        thread.state,
+                        thread.faults,
+                        thread.program.front()
+                    )),
+                }
+            }
+        }
+        found.join("; ")
+    }
+}
