@@ -2,6 +2,9 @@
 
 use super::*;
 
+/// Names and values.
+type Variables = &'static [(&'static str, &'static str)];
+
 fn resolve(builder: Builder, variables: &[(&str, &str)]) -> Result<Config> {
     builder.resolve_in(&Environment::of(variables.iter().copied()))
 }
@@ -84,7 +87,7 @@ fn a_launcher_on_one_machine_needs_nothing_else() {
 
 #[test]
 fn nonsense_is_refused_by_name_value_and_what_is_allowed() {
-    let cases: [(&[(&str, &str)], [&str; 3]); 12] = [
+    let cases: [(Variables, [&str; 3]); 12] = [
         (&[("DSM_NODES", "65"), ("DSM_RANK", "0")], ["DSM_NODES", "65", "1 to 64"]),
         (&[("DSM_NODES", "0"), ("DSM_RANK", "0")], ["DSM_NODES", "\"0\"", "1 to 64"]),
         (&[("DSM_NODES", "4"), ("DSM_RANK", "4")], ["DSM_RANK", "\"4\"", "0 to 3"]),

@@ -67,7 +67,12 @@ fn the_meeting_point_closes_with_rank_0() {
     std::net::TcpStream::connect(&address).expect("rank 0 holds the socket");
     assert!(cluster.kill(0));
     wait_for(&cluster, 0);
-    assert!(std::net::TcpStream::connect(&address).is_err(), "nobody else holds it");
+    // A process that another test has just forked holds every descriptor of this one until its exec.
+    let end = Instant::now() + BUDGET;
+    while std::net::TcpStream::connect(&address).is_ok() {
+        assert!(Instant::now() < end, "somebody else holds it");
+        std::thread::yield_now();
+    }
 }
 
 /// Waits until a node was reaped.
@@ -170,17 +175,21 @@ fn a_signal_reaches_each_node_once() {
     let script = "trap 'echo got it' INT; trap 'exit 0' TERM; echo ready; while :; do sleep 0.01; done";
     let (lines, printed) = channel();
     let cluster = shell(script, 2).output(Output::Lines(lines)).spawn().expect("shells start");
-    for _ in 0..2 {
-        assert_eq!(printed.recv_timeout(BUDGET).expect("a line").text, "ready");
-    }
+    // A shell may say on standard error that a signal has ended its `sleep`: that is not counted.
+    let next = || loop {
+        let line = printed.recv_timeout(BUDGET).expect("a line");
+        if line.stream == Stream::Stdout {
+            return line.text;
+        }
+    };
+    assert_eq!([next(), next()], ["ready", "ready"]);
     cluster.signaller().signal_all(Signal::SIGINT);
-    for _ in 0..2 {
-        assert_eq!(printed.recv_timeout(BUDGET).expect("a line").text, "got it");
-    }
+    assert_eq!([next(), next()], ["got it", "got it"]);
     cluster.signaller().signal_all(Signal::SIGTERM);
     let outcome = cluster.wait(BUDGET);
     assert!(outcome.success(), "{outcome}");
-    assert_eq!(printed.try_iter().count(), 0, "no signal came twice");
+    let more = printed.try_iter().filter(|line| line.stream == Stream::Stdout).count();
+    assert_eq!(more, 0, "no signal came twice");
 }
 
 #[test]
