@@ -1,1 +1,288 @@
-//! Not written yet.
+//! The cluster as a program sees it: who is in it, what is shared by name, where everybody waits for everybody.
+//!
+//! Joining is `config`'s and the engine's duty; memory is `heap`'s and `sync`'s. This file turns calls into the
+//! engine's commands, and its replies into results.
+
+use crate::config::Builder;
+use crate::error::{Error, Result};
+use crate::layout;
+use crate::node::{Node, Waiting};
+use crate::refs::{DsmBox, DsmRef};
+use crate::shared::Shared;
+use crate::sync::refuse_in_section;
+use dsm_core::limits::NAME_LENGTH_MAX;
+use dsm_core::{Address, Command, Reply, RootAnswer, ViewId};
+use parking_lot::Mutex;
+use std::io::ErrorKind;
+use std::ptr::{self, NonNull};
+use std::time::Duration;
+
+/// How long a drop waits for the other nodes to be done: a program whose nodes finish at very different times calls
+/// [`Dsm::leave`], which waits for as long as it takes.
+const LEAVE_PATIENCE: Duration = Duration::from_secs(600);
+
+/// What ends the engine, once nobody needs this node any more.
+type Shutdown = Box<dyn FnOnce() -> Result<()> + Send>;
+
+/// A node's membership in a cluster. Threads share `&Dsm`; references into the region borrow from it.
+///
+/// Dropping it leaves the cluster, as [`Dsm::leave`] does, but waits for a bounded time only.
+pub struct Dsm {
+    node: &'static Node,
+    /// The process that joined: a forked child has a copy of this, and no node.
+    process: u32,
+    shutdown: Mutex<Option<Shutdown>>,
+}
+
+/// An agreed membership.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub struct View {
+    /// Its number. It only grows.
+    pub number: u64,
+    /// The ranks of the live members, in order.
+    pub members: Vec<u32>,
+}
+
+impl Dsm {
+    /// Joins the cluster that the environment describes; alone, if it describes none.
+    ///
+    /// # Errors
+    /// What the configuration, the kernel or the other nodes refuse; [`Error::AlreadyJoined`] the second time.
+    pub fn join() -> Result<Dsm> {
+        Builder::from_env()?.join()
+    }
+
+    /// Joins a cluster that is described by hand.
+    #[must_use]
+    pub fn builder() -> Builder {
+        Builder::new()
+    }
+
+    /// The membership of `node`, whose engine runs; `shutdown` ends it.
+    pub(crate) fn new(node: &'static Node, shutdown: impl FnOnce() -> Result<()> + Send + 'static) -> Dsm {
+        Dsm { node, process: std::process::id(), shutdown: Mutex::new(Some(Box::new(shutdown))) }
+    }
+
+    /// The node behind it.
+    pub(crate) fn node(&self) -> &'static Node {
+        self.node
+    }
+
+    /// This node's rank, from zero on.
+    #[must_use]
+    pub fn rank(&self) -> u32 {
+        self.node.rank.rank()
+    }
+
+    /// How many nodes there were at the start.
+    #[must_use]
+    pub fn size(&self) -> u32 {
+        self.node.size
+    }
+
+    /// The agreed membership as this node knows it.
+    #[must_use]
+    pub fn view(&self) -> View {
+        self.view_of(ViewId::FIRST)
+    }
+
+    /// The object that the whole cluster knows by `name`. The first to ask creates it with `init`; all others wait and
+    /// get the same address. If `init` fails or panics, the next to ask creates it. It lasts as long as the cluster.
+    ///
+    /// # Errors
+    /// [`Error::LayoutMismatch`] if the name stands for an object of another type; [`Error::Argument`] for an empty or
+    /// too long name; what `init` returns; [`Error::OutOfMemory`].
+    pub fn root<T: Shared>(&self, name: &str, init: impl FnOnce(&Dsm) -> Result<T>) -> Result<&T> {
+        let target = self.find_or_create(name, init)?;
+        // SAFETY: a `T` stands there: its layout was compared, and roots are never dropped, freed or changed other
+        // than through shared references. The result cannot outlive the membership.
+        Ok(unsafe { target.as_ref() })
+    }
+
+    /// As [`Dsm::root`], but gives a reference that may be stored in the region.
+    ///
+    /// # Errors
+    /// As [`Dsm::root`].
+    pub fn root_ref<T: Shared>(&self, name: &str, init: impl FnOnce(&Dsm) -> Result<T>) -> Result<DsmRef<T>> {
+        let target = self.find_or_create(name, init)?;
+        // SAFETY: as above.
+        Ok(unsafe { DsmRef::new(target) })
+    }
+
+    /// Waits until one thread of each live member has called it as often as this node has. Returns the membership in
+    /// which it completed.
+    ///
+    /// # Errors
+    /// [`Error::Busy`] if another thread of this node is in it; [`Error::InCriticalSection`] if this thread holds a
+    /// guard; [`Error::PeerLost`] if a member dies.
+    pub fn barrier(&self) -> Result<View> {
+        refuse_in_section("barrier")?;
+        match self.node.call(Command::Barrier)? {
+            Reply::BarrierPassed { view } => Ok(self.view_of(view)),
+            Reply::Busy => Err(Error::Busy { call: "barrier" }),
+            other => Err(Error::unexpected("a barrier", other)),
+        }
+    }
+
+    /// Puts `value` on this node's part of the shared heap.
+    ///
+    /// # Errors
+    /// [`Error::OutOfMemory`] where the region has no room.
+    pub fn alloc<T: Shared>(&self, value: T) -> Result<DsmBox<'_, T>> {
+        DsmBox::new(self, value)
+    }
+
+    /// Returns once all of this node's writes outside open sections survive as many crashes as the cluster has
+    /// replicas. A cluster without replicas survives none: then this returns at once.
+    ///
+    /// # Errors
+    /// [`Error::InCriticalSection`] if this thread holds a guard.
+    pub fn sync(&self) -> Result<()> {
+        refuse_in_section("sync")
+    }
+
+    /// Leaves: waits until every member's program is done, so that nobody needs this node's pages any more.
+    ///
+    /// # Errors
+    /// [`Error::InCriticalSection`] if this thread holds a guard: then the node stays until the process ends.
+    /// [`Error::PeerLost`] if a member died: this node has left nevertheless.
+    pub fn leave(mut self) -> Result<()> {
+        let result = self.depart(None);
+        // Whatever happened was reported: the drop has nothing more to do.
+        self.shutdown.get_mut().take();
+        result
+    }
+
+    /// Leaves, waiting for `patience` at most, or for as long as it takes. Does nothing the second time.
+    fn depart(&mut self, patience: Option<Duration>) -> Result<()> {
+        if self.process != std::process::id() {
+            return Ok(());
+        }
+        if self.shutdown.get_mut().is_some() {
+            refuse_in_section("leave")?;
+        }
+        let Some(shutdown) = self.shutdown.get_mut().take() else { return Ok(()) };
+        let left = self.node.start(Command::Leave).and_then(|waiting| await_leave(waiting, patience));
+        self.node.mark_left();
+        let ended = shutdown();
+        left.and(ended)
+    }
+
+    fn view_of(&self, view: ViewId) -> View {
+        View { number: view.0, members: (0..self.node.size).collect() }
+    }
+
+    fn find_or_create<T: Shared>(
+        &self,
+        name: &str,
+        init: impl FnOnce(&Dsm) -> Result<T>,
+    ) -> Result<NonNull<T>> {
+        if name.is_empty() || name.len() > NAME_LENGTH_MAX {
+            return Err(Error::Argument(format!(
+                "a root's name has 1 to {NAME_LENGTH_MAX} bytes, not {}: {name:?}",
+                name.len()
+            )));
+        }
+        let identity = layout::identity::<T>();
+        match self.node.call(Command::RootClaim { name: name.to_owned(), layout: identity.hash })? {
+            Reply::Root(RootAnswer::Create) => self.create(name, init),
+            Reply::Root(RootAnswer::Found(address)) => self.target_at(name, address),
+            Reply::Root(RootAnswer::OtherLayout(found)) => Err(Error::LayoutMismatch {
+                name: name.to_owned(),
+                expected: format!("`{}` ({:016x})", identity.name, identity.hash),
+                found: describe_hash(found),
+            }),
+            other => Err(Error::unexpected("a claim of a root", other)),
+        }
+    }
+
+    fn create<T: Shared>(&self, name: &str, init: impl FnOnce(&Dsm) -> Result<T>) -> Result<NonNull<T>> {
+        let claim = Claim { node: self.node, name };
+        let object = DsmBox::new(self, init(self)?)?;
+        let address = DsmBox::leak(object).address();
+        claim.publish(Address(address as u64))?;
+        self.target_at(name, Address(address as u64))
+    }
+
+    /// The object at `address`, if one can be there.
+    fn target_at<T>(&self, name: &str, address: Address) -> Result<NonNull<T>> {
+        let target = ptr::with_exposed_provenance_mut::<T>(address.0 as usize);
+        NonNull::new(target)
+            .filter(|target| target.is_aligned() && self.node.geometry.page_of(address).is_some())
+            .ok_or_else(|| {
+                Error::Argument(format!("root {name:?} was published at {address}, which is no place for it"))
+            })
+    }
+}
+
+impl Drop for Dsm {
+    fn drop(&mut self) {
+        if let Err(error) = self.depart(Some(LEAVE_PATIENCE)) {
+            complain(&format!("leaving the cluster: {error}"));
+        }
+    }
+}
+
+impl std::fmt::Debug for Dsm {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Dsm({} of {})", self.node.rank, self.node.size)
+    }
+}
+
+fn await_leave(waiting: Waiting, patience: Option<Duration>) -> Result<()> {
+    let reply = match patience {
+        None => waiting.wait()?,
+        Some(patience) => waiting
+            .wait_timeout(patience)?
+            .ok_or_else(|| Error::io("waiting for the other nodes to be done", ErrorKind::TimedOut))?,
+    };
+    match reply {
+        Reply::Left => Ok(()),
+        other => Err(Error::unexpected("a leave", other)),
+    }
+}
+
+/// A type's name where this program knows one with that layout, and the layout's number in any case.
+fn describe_hash(hash: u64) -> String {
+    match layout::registered().into_iter().find(|(_, known)| *known == hash) {
+        Some((name, _)) => format!("`{name}` ({hash:016x})"),
+        None => format!("another type ({hash:016x})"),
+    }
+}
+
+/// Says what a drop cannot return: to the program's subscriber, or, where it has none, on stderr.
+fn complain(text: &str) {
+    if tracing::dispatcher::has_been_set() {
+        tracing::error!("{text}");
+    } else {
+        eprintln!("dsm: {text}");
+    }
+}
+
+/// The duty to create a root: gives it back if creating fails, by error or by panic.
+struct Claim<'a> {
+    node: &'static Node,
+    name: &'a str,
+}
+
+impl Claim<'_> {
+    fn publish(self, address: Address) -> Result<()> {
+        let name = self.name.to_owned();
+        let node = self.node;
+        std::mem::forget(self);
+        node.post(Command::RootPublish { name, address })
+    }
+}
+
+impl Drop for Claim<'_> {
+    fn drop(&mut self) {
+        // This fails only when the engine has ended: then nobody asks for the name any more.
+        let _ = self.node.post(Command::RootAbandon { name: self.name.to_owned() });
+    }
+}
+
+#[cfg(test)]
+mod fake;
+#[cfg(test)]
+mod tests;

@@ -1,7 +1,7 @@
 //! What can go wrong, said so that a user knows what happened, where, and what to do.
 
 use crate::sync::DsmMutexGuard;
-use dsm_core::GeometryError;
+use dsm_core::{GeometryError, Reply};
 use std::fmt;
 use std::io;
 use std::time::Duration;
@@ -121,6 +121,14 @@ pub enum Error {
         /// Where it lies.
         address: usize,
     },
+    /// A collection that has elements was moved, from the lock or box in whose memory they lie, into another.
+    #[error(
+        "a collection at {address:#x} was moved here from another lock or box, where its elements still are; move the elements one by one instead"
+    )]
+    Moved {
+        /// Where it lies now.
+        address: usize,
+    },
     /// A name, an argument or a length is beyond what the call takes.
     #[error("{0}")]
     Argument(String),
@@ -144,6 +152,14 @@ impl Error {
     /// An operating system's refusal, with what was attempted.
     pub(crate) fn io(what: impl Into<String>, source: impl Into<io::Error>) -> Error {
         Error::Io { what: what.into(), source: source.into() }
+    }
+
+    /// The engine answered a call with what does not answer it. This is a fault of this crate, not of its user.
+    pub(crate) fn unexpected(call: &'static str, reply: Reply) -> Error {
+        Error::Io {
+            what: format!("{call} was answered with {reply:?}"),
+            source: io::Error::from(io::ErrorKind::InvalidData),
+        }
     }
 }
 

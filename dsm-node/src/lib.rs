@@ -4,6 +4,9 @@
 //! Start with [`Dsm::join`]. Structures live in the region through [`Dsm::root`], [`Dsm::alloc`], [`DsmMutex`] and
 //! [`collections`]; what may live there is a matter of types: [`Shared`].
 
+// The derive macro speaks of this crate by its name, here as well.
+extern crate self as dsm_node;
+
 mod config;
 mod dsm;
 mod engine;
@@ -26,11 +29,14 @@ pub mod collections;
 pub mod doctor;
 pub mod launch;
 
-pub use config::Builder;
+#[doc(hidden)]
+pub use layout::__private;
+
+pub use config::{Builder, TransportKind};
 pub use dsm::{Dsm, View};
 pub use dsm_derive::Shared;
-pub use error::{Error, LockError, Result};
+pub use error::{Error, LockError, LockFailure, Result};
 pub use refs::{DsmBox, DsmPtr, DsmRef};
 pub use shared::{Plain, Shared};
-pub use stats::Stats;
-pub use sync::{DsmMutex, DsmMutexGuard};
+pub use stats::{Latency, Stats};
+pub use sync::{DsmMutex, DsmMutexGuard, Recovered};

@@ -4,10 +4,11 @@
 //! threads that outlive the `Dsm`, may ask for it at any time, and then learn that the node has left.
 
 use crate::error::{Error, Result};
+use crate::stats::Stats;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TryRecvError, bounded};
 use dsm_core::{CallId, Command, Geometry, NodeId, Reply};
 use nix::sys::eventfd::EventFd;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -18,6 +19,16 @@ static JOINING: AtomicBool = AtomicBool::new(false);
 const NO_RANK: u32 = u32::MAX;
 
 /// What an application thread hands to the engine.
+pub(crate) enum Order {
+    /// A command for the machine.
+    Call(Call),
+    /// Count what has happened so far.
+    Count(Sender<Stats>),
+    /// Every node is done: say goodbye to the peers, give the region up, end.
+    Stop,
+}
+
+/// A command, and who waits for its answer.
 pub(crate) struct Call {
     /// The call's name; the machine's completions carry it.
     pub id: CallId,
@@ -29,8 +40,8 @@ pub(crate) struct Call {
 
 /// The way from application threads to the engine: a queue, and a descriptor that wakes it.
 pub(crate) struct Caller {
-    calls: Sender<Call>,
-    wake: EventFd,
+    orders: Sender<Order>,
+    wake: Arc<EventFd>,
     next: AtomicU64,
 }
 
@@ -55,16 +66,21 @@ pub(crate) struct Node {
 }
 
 impl Caller {
-    /// A way to the engine that takes from the other end of `calls` when `wake` becomes readable.
-    pub fn new(calls: Sender<Call>, wake: EventFd) -> Caller {
-        Caller { calls, wake, next: AtomicU64::new(0) }
+    /// A way to the engine that takes from the other end of `orders` when `wake` becomes readable.
+    pub fn new(orders: Sender<Order>, wake: Arc<EventFd>) -> Caller {
+        Caller { orders, wake, next: AtomicU64::new(0) }
     }
 
     fn submit(&self, command: Command, answer: Option<Sender<Reply>>) -> Result<CallId> {
         let id = CallId(self.next.fetch_add(1, Ordering::Relaxed));
-        self.calls.send(Call { id, command, answer }).map_err(|_| Error::NotJoined)?;
-        self.wake.write(1).map_err(|errno| Error::io("waking the engine", errno))?;
+        self.order(Order::Call(Call { id, command, answer }))?;
         Ok(id)
+    }
+
+    fn order(&self, order: Order) -> Result<()> {
+        self.orders.send(order).map_err(|_| Error::NotJoined)?;
+        self.wake.write(1).map_err(|errno| Error::io("waking the engine", errno))?;
+        Ok(())
     }
 }
 
@@ -130,6 +146,18 @@ impl Node {
     /// Hands a command without an answer to the engine. Never blocks.
     pub fn post(&self, command: Command) -> Result<()> {
         self.caller.submit(command, None).map(|_| ())
+    }
+
+    /// What has been counted so far. Blocks on this node's engine alone.
+    pub fn stats(&self) -> Result<Stats> {
+        let (sender, answer) = bounded(1);
+        self.caller.order(Order::Count(sender))?;
+        answer.recv().map_err(|_| Error::NotJoined)
+    }
+
+    /// Tells the engine to end. It does so in bounded time.
+    pub fn stop(&self) -> Result<()> {
+        self.caller.order(Order::Stop)
     }
 
     fn check(&self) -> Result<()> {

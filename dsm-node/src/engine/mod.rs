@@ -1,1 +1,267 @@
-//! Not written yet.
+//! The engine: one thread that waits on the userfaultfd, the peers, the timers and the application's orders, tells the
+//! machine what happened, and carries out what the machine wants, in order.
+//!
+//! ```text
+//!  userfaultfd ─┐                                        ┌─▶ region: protect, install
+//!  links ───────┼─▶ wait ─▶ Event ─▶ machine ─▶ Actions ─┼─▶ links: queue, then flush
+//!  timers ──────┤                                        ├─▶ answers to application threads
+//!  orders ──────┘                                        └─▶ timers, probes (next event)
+//! ```
+//!
+//! It never touches the app view, takes no lock that an application thread may hold while it faults, and never blocks
+//! but in its wait. It does not decide anything about pages: that is the machine's part.
+
+mod act;
+mod faults;
+mod join;
+mod poller;
+mod timers;
+
+pub(crate) use join::join;
+
+use crate::error::Result;
+use crate::log::Logger;
+use crate::node::{Call, Node, Order};
+use crate::region::Region;
+use crate::signals;
+use crate::stats::Stats;
+use crate::transport::{Incoming, Link, Mesh, Stream};
+use crate::uffd::FaultBuffer;
+use crossbeam_channel::{Receiver, Sender};
+use dsm_core::{Actions, CallId, Copyset, Event, Geometry, Machine, NodeId, Reply};
+use faults::Faults;
+use nix::sys::eventfd::EventFd;
+use poller::{Poller, Source};
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+use timers::Timers;
+
+/// How long a node that is done waits for its peers to hang up, before it ends without them.
+const GOODBYE_PATIENCE: Duration = Duration::from_secs(2);
+
+/// The engine of this process's node.
+pub(super) struct Engine {
+    node: &'static Node,
+    me: NodeId,
+    geometry: Geometry,
+    machine: Machine,
+    region: Region,
+    links: Vec<Option<Link>>,
+    mesh: Mesh,
+    poller: Poller,
+    timers: Timers,
+    faults: Faults,
+    fault_buffer: FaultBuffer,
+    orders: Receiver<Order>,
+    wake: Arc<EventFd>,
+    answers: HashMap<CallId, Sender<Reply>>,
+    /// Facts that came up while the last one was carried out.
+    upcoming: VecDeque<Event>,
+    actions: Actions,
+    /// Peers to which something was said since the last flush.
+    unflushed: Vec<NodeId>,
+    /// Peers whose connection takes no more bytes for now.
+    blocked: Copyset,
+    stats: Stats,
+    log: Logger,
+    stopping: bool,
+}
+
+impl Engine {
+    /// Runs until told to stop. An error is one that leaves memory in doubt: the process must not go on.
+    fn run(mut self) -> Result<()> {
+        while !self.stopping {
+            self.timers.arm()?;
+            for source in self.poller.wait()? {
+                self.turn_to(source)?;
+            }
+            self.fire_timers()?;
+            self.flush_all();
+            self.faults.note_clocks();
+        }
+        self.say_goodbye()
+    }
+
+    fn turn_to(&mut self, source: Source) -> Result<()> {
+        match source {
+            Source::Faults => self.take_faults(),
+            Source::Orders => self.take_orders(),
+            Source::Incoming => self.take_incoming(),
+            Source::Timer => {
+                self.timers.ran_out();
+                Ok(())
+            }
+            Source::Readable(peer) => self.receive(peer),
+            Source::Writable(peer) => {
+                self.flush(peer);
+                Ok(())
+            }
+        }
+    }
+
+    /// Tells the machine one fact and carries out all that follows from it.
+    fn handle(&mut self, event: Event) -> Result<()> {
+        self.upcoming.push_back(event);
+        while let Some(event) = self.upcoming.pop_front() {
+            let mut actions = std::mem::take(&mut self.actions);
+            self.machine.handle(self.timers.now(), event, &mut actions);
+            for action in actions.drain(..) {
+                self.carry_out(action)?;
+            }
+            self.actions = actions;
+        }
+        Ok(())
+    }
+
+    fn take_faults(&mut self) -> Result<()> {
+        let mut buffer = std::mem::take(&mut self.fault_buffer);
+        let now = self.timers.now();
+        for fault in self.region.uffd().read_faults(&mut buffer)? {
+            let Some(page) = self.geometry.page_of(fault.address) else { continue };
+            if !self.faults.begin(page, fault.thread, fault.want, now) {
+                self.stats.repeated_faults += 1;
+            }
+            self.handle(Event::Fault { page, want: fault.want })?;
+        }
+        self.fault_buffer = buffer;
+        Ok(())
+    }
+
+    fn take_orders(&mut self) -> Result<()> {
+        // Reading it resets its readiness; what it counts is in the queue.
+        let _ = self.wake.read();
+        while let Ok(order) = self.orders.try_recv() {
+            match order {
+                Order::Call(Call { id, command, answer }) => {
+                    if let Some(answer) = answer {
+                        self.answers.insert(id, answer);
+                    }
+                    self.handle(Event::Command { call: id, command })?;
+                }
+                Order::Count(answer) => {
+                    // Who asked may have given up.
+                    let _ = answer.send(self.count());
+                }
+                Order::Stop => self.stopping = true,
+            }
+        }
+        Ok(())
+    }
+
+    fn receive(&mut self, peer: NodeId) -> Result<()> {
+        loop {
+            let Some(link) = self.links.get_mut(peer.index()).and_then(Option::as_mut) else { return Ok(()) };
+            let machine = &self.machine;
+            let received = link.next(&self.region.frames(), |message| machine.reserves(peer, message));
+            match received {
+                Ok(Some(message)) => self.handle(Event::Received { from: peer, message })?,
+                Ok(None) => {
+                    // An acknowledgement may be due, and nothing else to carry it.
+                    self.mark_unflushed(peer);
+                    return Ok(());
+                }
+                Err(down) => {
+                    self.link_down(peer, &down.to_string());
+                    return Ok(());
+                }
+            }
+        }
+    }
+
+    /// The connection to a peer broke. The peer may live: the session goes on when it is made anew.
+    fn link_down(&mut self, peer: NodeId, cause: &str) {
+        let Some(link) = self.links.get_mut(peer.index()).and_then(Option::as_mut) else { return };
+        let Some(descriptor) = link.descriptor() else { return };
+        self.poller.forget(descriptor);
+        link.detach();
+        self.blocked = self.blocked.without(peer);
+        if !self.stopping {
+            self.log.info(format!("the connection to {peer} broke ({cause}); reconnecting"));
+            self.mesh.reconnect.begin(peer);
+        }
+    }
+
+    fn take_incoming(&mut self) -> Result<()> {
+        // Reading it resets its readiness; what it counts is in the queue.
+        let _ = self.mesh.incoming_wake.read();
+        while let Ok(incoming) = self.mesh.incoming.try_recv() {
+            match incoming {
+                Incoming::Reconnected { peer, stream, received_through } => {
+                    self.attach(peer, stream, received_through)?;
+                }
+                Incoming::PeerUnreachable { peer, cause } => self.lose(peer, &cause)?,
+                Incoming::Refused { rank, incarnation: _, refusal } => {
+                    self.stats.refused_frames += 1;
+                    self.log.warn(format!("refused a process that wants to be {rank}: {refusal}"));
+                }
+                Incoming::Garbage { cause } => {
+                    self.stats.refused_frames += 1;
+                    self.log.warn_once("garbage", 0, || {
+                        format!("closed a connection that does not speak this protocol: {cause}")
+                    });
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn attach(&mut self, peer: NodeId, stream: Stream, received_through: u64) -> Result<()> {
+        // The peer may have noticed first that the connection broke.
+        self.link_down(peer, "the peer made a new one");
+        let Some(link) = self.links.get_mut(peer.index()).and_then(Option::as_mut) else { return Ok(()) };
+        if let Err(down) = link.attach(stream, received_through) {
+            self.link_down(peer, &down.to_string());
+            return Ok(());
+        }
+        if let Some(descriptor) = link.descriptor() {
+            self.poller.watch_peer(peer, descriptor)?;
+        }
+        self.mark_unflushed(peer);
+        Ok(())
+    }
+
+    /// A peer could not be reached in time. If it has called meanwhile, that is out of date.
+    fn lose(&mut self, peer: NodeId, cause: &str) -> Result<()> {
+        let link = self.links.get(peer.index()).and_then(Option::as_ref);
+        if self.stopping || link.is_none_or(Link::is_attached) {
+            return Ok(());
+        }
+        self.log.error(format!("{peer} is gone: {cause}"));
+        self.node.mark_lost(peer);
+        self.handle(Event::PeerLost { node: peer })
+    }
+
+    fn fire_timers(&mut self) -> Result<()> {
+        while let Some(timer) = self.timers.take_due(self.timers.now()) {
+            self.handle(Event::TimerFired(timer))?;
+        }
+        Ok(())
+    }
+
+    /// Ends this node's part. Every program is done, so nobody needs a page of this node any more; but what was said
+    /// last must reach the peers before the connections close, so each side closes its end and waits for the other's.
+    fn say_goodbye(mut self) -> Result<()> {
+        let deadline = self.timers.now() + GOODBYE_PATIENCE;
+        for link in self.links.iter_mut().flatten() {
+            link.shutdown();
+            self.unflushed.push(link.peer());
+        }
+        while self.links.iter().flatten().any(Link::is_attached) {
+            self.flush_all();
+            let left = deadline.since(self.timers.now());
+            if left.is_zero() {
+                break;
+            }
+            for source in self.poller.wait_for(left)? {
+                match source {
+                    Source::Readable(_) | Source::Writable(_) => self.turn_to(source)?,
+                    Source::Faults | Source::Orders | Source::Incoming | Source::Timer => {}
+                }
+            }
+        }
+        signals::set_reason(signals::Reason::Left);
+        self.region.detach();
+        Ok(())
+    }
+}

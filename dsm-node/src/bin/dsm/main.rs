@@ -1,2 +1,79 @@
-//! placeholder
-fn main() {}
+//! `dsm`: starts clusters on this machine, says whether nodes can run here, and measures this build.
+//!
+//! This file reads the command line; each subcommand has a file of its own. Whatever is wrong with the command line
+//! is said in one line on standard error, with exit code 2.
+
+mod doctor;
+mod run;
+
+use clap::error::ErrorKind;
+use clap::{Parser, Subcommand};
+use dsm_node::launch::usage;
+use std::process::ExitCode;
+
+/// Distributed shared memory: N copies of a program share one region of memory.
+#[derive(Parser)]
+#[command(
+    version,
+    after_help = "Examples:\n  dsm doctor                         can nodes run on this machine?\n  \
+                  dsm run -n 4 -- ./first            four nodes of ./first, on this machine\n  \
+                  dsm bench --only read_miss         what does fetching a page cost here?"
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Start N nodes of a program on this machine
+    Run(run::Arguments),
+    /// Check kernel features, permissions and limits, each with its fix
+    Doctor(doctor::Arguments),
+    /// Measure this build beside the floors of this machine
+    Bench(BenchArguments),
+}
+
+#[derive(clap::Args)]
+struct BenchArguments {
+    /// Measure this only, such as `read_miss`
+    #[arg(long, value_name = "NAME")]
+    only: Option<String>,
+    /// End with one line of JSON
+    #[arg(long)]
+    json: bool,
+}
+
+fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return explain(&error),
+    };
+    match cli.command {
+        Command::Run(arguments) => run::run(&arguments),
+        Command::Doctor(arguments) => doctor::run(&arguments),
+        Command::Bench(arguments) => dsm_node::bench::run(arguments.only.as_deref(), arguments.json),
+    }
+}
+
+/// Help as it is; everything else as one line.
+fn explain(error: &clap::Error) -> ExitCode {
+    match error.kind() {
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
+            // A closed standard output is no reason to fail at showing help.
+            let _ = error.print();
+            ExitCode::SUCCESS
+        }
+        ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand | ErrorKind::MissingSubcommand => {
+            refuse("say what to do: run, doctor or bench")
+        }
+        // The kinds belong to clap, which adds to them; all others are said in clap's words.
+        _ => refuse(&usage::one_line(&error.to_string())),
+    }
+}
+
+/// Says in one line what is wrong with the command line.
+fn refuse(what: &str) -> ExitCode {
+    eprintln!("dsm: {what}; `dsm --help` and `dsm COMMAND --help` explain");
+    ExitCode::from(usage::EXIT_CODE)
+}

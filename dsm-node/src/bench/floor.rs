@@ -1,0 +1,113 @@
+//! The floors: what the kernel takes for the parts of a remote fault, with nothing of ours in between.
+//!
+//! A remote read miss cannot be cheaper than one local userfaultfd fault plus one blocking round trip of a small request
+//! and a page. Both are measured in the run that they are held against, since machines drift.
+
+use crate::error::{Error, Result};
+use crate::region::Region;
+use crate::stats::Latency;
+use crate::transport::Frames as _;
+use crate::uffd::FaultBuffer;
+use dsm_core::{Access, Geometry, PageId, Payload, limits};
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::os::fd::AsFd;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::thread;
+use std::time::Instant;
+
+/// A request as small as ours.
+const REQUEST_LENGTH: usize = 64;
+
+/// One page of the default size.
+const PAGE_LENGTH: usize = limits::PAGE_SIZE_DEFAULT as usize;
+
+/// Where the floor's own region lies: behind the largest region that starts at the default base.
+const FLOOR_BASE: u64 = 0x3000_0000_0000;
+
+/// Round trips before the measured ones: connections and caches warm up.
+const WARM_UP: usize = 200;
+
+/// Times `samples` local faults: a load of an absent page, whose bytes are in its frame, is resolved by a handler
+/// thread that sits in a blocking read.
+pub(super) fn local_fault(samples: usize) -> Result<Latency> {
+    let geometry = Geometry::new(FLOOR_BASE, (samples * PAGE_LENGTH) as u64, limits::PAGE_SIZE_DEFAULT)?;
+    let region = Region::new(geometry)?;
+    fcntl(region.uffd().as_fd(), FcntlArg::F_SETFL(OFlag::empty()))
+        .map_err(|errno| Error::io("making the floor's userfaultfd block", errno))?;
+    let page = [1u8; PAGE_LENGTH];
+    for id in 0..samples as u64 {
+        region.frames().fill(PageId(id), 0, &page);
+    }
+    let mut latency = Latency::new();
+    thread::scope(|scope| {
+        let handler = scope.spawn(|| resolve(&region, geometry, samples));
+        for id in 0..samples as u64 {
+            let address = geometry.address_of(PageId(id)).0 as *const AtomicU8;
+            // SAFETY: `address` is the start of a page of the region, which stays mapped until after this scope; the
+            // byte is valid as an atomic, and nobody writes it.
+            let byte = unsafe { &*address };
+            let start = Instant::now();
+            std::hint::black_box(byte.load(Ordering::Relaxed));
+            latency.record(nanos_since(start));
+        }
+        handler.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })?;
+    region.detach();
+    Ok(latency)
+}
+
+fn resolve(region: &Region, geometry: Geometry, samples: usize) -> Result<()> {
+    let mut buffer = FaultBuffer::default();
+    let mut resolved = 0;
+    while resolved < samples {
+        for fault in region.uffd().read_faults(&mut buffer)? {
+            if let Some(page) = geometry.page_of(fault.address) {
+                region.install(page, Access::Read, Payload::Bytes)?;
+                resolved += 1;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Times `samples` blocking round trips over TCP loopback: 64 bytes there, one page back.
+pub(super) fn round_trip(samples: usize) -> Result<Latency> {
+    let failed = |error| Error::io("measuring a TCP round trip", error);
+    let listener = TcpListener::bind("127.0.0.1:0").map_err(failed)?;
+    let address = listener.local_addr().map_err(failed)?;
+    let rounds = samples + WARM_UP;
+    let latency = thread::scope(|scope| {
+        let server = scope.spawn(move || -> std::io::Result<()> {
+            let (mut stream, _) = listener.accept()?;
+            stream.set_nodelay(true)?;
+            let mut request = [0; REQUEST_LENGTH];
+            for _ in 0..rounds {
+                stream.read_exact(&mut request)?;
+                stream.write_all(&[1; PAGE_LENGTH])?;
+            }
+            Ok(())
+        });
+        let mut latency = Latency::new();
+        let mut stream = TcpStream::connect(address)?;
+        stream.set_nodelay(true)?;
+        let mut page = [0; PAGE_LENGTH];
+        for round in 0..rounds {
+            let start = Instant::now();
+            stream.write_all(&[1; REQUEST_LENGTH])?;
+            stream.read_exact(&mut page)?;
+            if round >= WARM_UP {
+                latency.record(nanos_since(start));
+            }
+        }
+        server.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+        Ok(latency)
+    });
+    latency.map_err(failed)
+}
+
+/// Nanoseconds since `start`.
+pub(super) fn nanos_since(start: Instant) -> u64 {
+    u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX)
+}

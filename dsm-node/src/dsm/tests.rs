@@ -1,0 +1,214 @@
+//! The interface over a fake engine.
+
+use super::fake::dsm;
+use super::*;
+use crate::collections::DsmList;
+use crate::{DsmMutex, LockError};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc;
+use std::thread;
+
+fn mutex<T: Shared>(value: T) -> DsmMutex<T> {
+    DsmMutex::new(dsm(), value).unwrap()
+}
+
+#[test]
+fn a_root_is_created_once_and_found_by_name_and_layout() {
+    let first = dsm().root("once", |_| Ok(AtomicU64::new(7))).unwrap();
+    let second = dsm().root("once", |_| panic!("it exists")).unwrap();
+    assert!(std::ptr::eq::<AtomicU64>(first, second));
+    assert_eq!(dsm().root_ref("once", |_| Ok(AtomicU64::new(0))).unwrap().load(Ordering::Relaxed), 7);
+    match dsm().root("once", |_| Ok(0_u32)) {
+        Err(Error::LayoutMismatch { name, expected, found }) => {
+            assert_eq!(name, "once");
+            assert_ne!(expected, found);
+            assert!(expected.starts_with("`u32` ("), "{expected}");
+        }
+        other => panic!("expected a LayoutMismatch, not {other:?}"),
+    }
+}
+
+#[test]
+fn a_root_that_failed_is_created_by_the_next() {
+    let refused = dsm().root::<u8>("failing", |_| Err(Error::Argument("no".into())));
+    assert!(matches!(refused, Err(Error::Argument(_))));
+    let panicked =
+        catch_unwind(AssertUnwindSafe(|| dsm().root::<u8>("failing", |_| panic!("no")).map(|v| *v)));
+    assert!(panicked.is_err());
+    assert_eq!(*dsm().root("failing", |_| Ok(5_u8)).unwrap(), 5);
+}
+
+#[test]
+fn names_have_a_length() {
+    for name in [String::new(), "n".repeat(NAME_LENGTH_MAX + 1)] {
+        assert!(matches!(dsm().root(&name, |_| Ok(0_u8)), Err(Error::Argument(_))));
+    }
+    assert!(dsm().root(&"n".repeat(NAME_LENGTH_MAX), |_| Ok(0_u8)).is_ok());
+}
+
+#[test]
+fn a_box_owns_and_a_leaked_one_stays() {
+    let mut owned = dsm().alloc([1_u64, 2]).unwrap();
+    owned[0] += 10;
+    let address = DsmBox::address(&owned);
+    let kept = DsmBox::leak(owned);
+    assert_eq!((kept.address(), *kept), (address, [11, 2]));
+    let moved = dsm().alloc(3_u16).unwrap();
+    thread::scope(|scope| {
+        scope.spawn(move || drop(moved));
+    });
+}
+
+#[test]
+fn threads_exclude_each_other() {
+    let sum = mutex(0_u64);
+    thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| (0..500).for_each(|_| *sum.lock().unwrap() += 1));
+        }
+    });
+    assert_eq!(*sum.lock().unwrap(), 2000);
+}
+
+#[test]
+fn a_held_lock_is_reentrant_here_and_blocks_elsewhere() {
+    let lock = mutex(0_u8);
+    let guard = lock.lock().unwrap();
+    assert!(matches!(lock.lock(), Err(LockError::Reentrant)));
+    assert!(matches!(lock.try_lock(), Err(LockError::Reentrant)));
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            assert!(matches!(lock.try_lock(), Err(LockError::WouldBlock)));
+            let patience = Duration::from_millis(1);
+            assert!(matches!(lock.lock_timeout(patience), Err(LockError::Timeout { holder: 0 })));
+        });
+    });
+    drop(guard);
+    thread::scope(|scope| {
+        scope.spawn(|| assert!(lock.lock_timeout(Duration::from_secs(60)).is_ok()));
+    });
+}
+
+#[test]
+fn an_inner_lock_is_released_with_the_outermost() {
+    let (outer, inner) = (mutex(0_u8), mutex(0_u8));
+    let first = outer.lock().unwrap();
+    drop(inner.lock().unwrap());
+    let taken_elsewhere = || thread::scope(|scope| scope.spawn(|| inner.try_lock().is_ok()).join().unwrap());
+    assert!(!taken_elsewhere());
+    drop(inner.lock().expect("this thread still has it"));
+    drop(first);
+    assert!(taken_elsewhere());
+}
+
+#[test]
+fn calls_that_wait_for_nodes_are_refused_in_a_section() {
+    let lock = mutex(0_u8);
+    let guard = lock.lock().unwrap();
+    assert!(matches!(dsm().barrier(), Err(Error::InCriticalSection { call: "barrier" })));
+    assert!(matches!(dsm().sync(), Err(Error::InCriticalSection { call: "sync" })));
+    drop(guard);
+    assert_eq!(dsm().barrier().unwrap(), dsm().view());
+    dsm().sync().unwrap();
+}
+
+#[test]
+fn a_panic_poisons_until_it_is_cleared() {
+    let lock = mutex(1_u8);
+    let panicked = catch_unwind(AssertUnwindSafe(|| {
+        let _guard = lock.lock().unwrap();
+        panic!("in a section");
+    }));
+    assert!(panicked.is_err() && lock.is_poisoned());
+    match lock.lock() {
+        Err(LockError::Poisoned(mut guard)) => *guard += 1,
+        other => panic!("expected Poisoned, not {other:?}"),
+    }
+    lock.clear_poison();
+    assert_eq!(*lock.lock().unwrap(), 2);
+    assert_eq!(lock.lock().unwrap().recovered(), None);
+    lock.lock().unwrap().commit().unwrap();
+}
+
+#[test]
+fn a_list_grows_under_its_lock_and_in_a_box() {
+    let list = mutex(DsmList::new());
+    (0..1000_u32).for_each(|value| list.lock().unwrap().push_back(value).unwrap());
+    assert!(list.lock().unwrap().iter().copied().eq(0..1000));
+    let mut boxed = dsm().alloc(DsmList::new()).unwrap();
+    (0..1000_u32).for_each(|value| boxed.push_front(value).unwrap());
+    assert!(boxed.iter().copied().eq((0..1000).rev()));
+}
+
+#[test]
+fn parts_of_a_value_grow_in_scoped_threads_at_once() {
+    let lists = mutex([const { DsmList::<u64>::new() }; 3]);
+    let mut guard = lists.lock().unwrap();
+    thread::scope(|scope| {
+        for list in guard.iter_mut() {
+            scope.spawn(move || (0..2000).for_each(|value| list.push_back(value).unwrap()));
+        }
+    });
+    assert!(guard.iter().all(|list| list.iter().copied().eq(0..2000)));
+}
+
+#[test]
+fn a_list_does_not_move_between_a_box_and_a_lock() {
+    let mut boxed = dsm().alloc(DsmList::new()).unwrap();
+    boxed.push_back(1_u8).unwrap();
+    let lock = mutex(std::mem::take(&mut *boxed));
+    assert!(matches!(lock.lock().unwrap().push_back(2), Err(Error::Moved { .. })));
+}
+
+#[test]
+fn a_lock_inside_a_lock_is_dropped_with_its_value() {
+    let outer = mutex(DsmList::<DsmMutex<DsmList<u64>>>::new());
+    {
+        let mut guard = outer.lock().unwrap();
+        guard.push_back(mutex(DsmList::new())).unwrap();
+        (0..100).for_each(|value| guard.front().unwrap().lock().unwrap().push_back(value).unwrap());
+        drop(guard.pop_front());
+        // The same pages may come again, while the old lock is still this thread's.
+        guard.push_back(mutex(DsmList::new())).unwrap();
+        guard.front().unwrap().lock().unwrap().push_back(1).unwrap();
+    }
+    assert_eq!(outer.lock().unwrap().front().unwrap().lock().unwrap().len(), 1);
+}
+
+#[test]
+fn every_waiter_is_granted_once() {
+    let lock = mutex(Vec16::default());
+    let guard = lock.lock().unwrap();
+    thread::scope(|scope| {
+        for number in 1..=8 {
+            let (queued, ready) = mpsc::channel();
+            let lock = &lock;
+            scope.spawn(move || {
+                queued.send(()).unwrap();
+                lock.lock().unwrap().push(number);
+            });
+            ready.recv().unwrap();
+        }
+        drop(guard);
+    });
+    let mut seen = lock.lock().unwrap().values[..8].to_vec();
+    seen.sort_unstable();
+    assert_eq!(seen, [1, 2, 3, 4, 5, 6, 7, 8]);
+}
+
+/// A few numbers, as the derive sees them inside this crate.
+#[derive(Default, crate::Shared)]
+#[shared(plain)]
+#[repr(C)]
+struct Vec16 {
+    values: [u8; 16],
+    length: usize,
+}
+
+impl Vec16 {
+    fn push(&mut self, value: u8) {
+        self.values[self.length] = value;
+        self.length += 1;
+    }
+}

@@ -1,0 +1,137 @@
+//! What the engine waits on, in one epoll set: nothing spins, and an idle node sleeps in the kernel.
+
+use crate::error::{Error, Result};
+use dsm_core::NodeId;
+use nix::errno::Errno;
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+use std::os::fd::AsFd;
+use std::time::Duration;
+
+/// Where something happened.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Source {
+    /// Threads faulted.
+    Faults,
+    /// Application threads want something.
+    Orders,
+    /// Other threads of the transport found something.
+    Incoming,
+    /// A timer ran out.
+    Timer,
+    /// A peer said something, or its connection broke.
+    Readable(NodeId),
+    /// A peer's connection takes more bytes.
+    Writable(NodeId),
+}
+
+/// Tokens below this are the engine's own sources; a peer's token is this plus its rank.
+const FIRST_PEER: u64 = 4;
+
+/// Events taken at once. Those beyond wait for the next turn.
+const EVENTS_AT_ONCE: usize = 32;
+
+/// The epoll set.
+pub(super) struct Poller {
+    epoll: Epoll,
+}
+
+impl Poller {
+    pub fn new() -> Result<Poller> {
+        let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)
+            .map_err(|errno| Error::io("creating the engine's epoll set", errno))?;
+        Ok(Poller { epoll })
+    }
+
+    /// Waits on one of the engine's own descriptors too.
+    pub fn watch(&self, source: Source, descriptor: impl AsFd) -> Result<()> {
+        let event = EpollEvent::new(EpollFlags::EPOLLIN, token(source));
+        self.epoll.add(descriptor, event).map_err(|errno| Error::io("adding to the engine's epoll set", errno))
+    }
+
+    /// Waits on what `peer` says too.
+    pub fn watch_peer(&self, peer: NodeId, descriptor: impl AsFd) -> Result<()> {
+        self.watch(Source::Readable(peer), descriptor)
+    }
+
+    /// Waits also, or no longer, until the connection to `peer` takes more bytes.
+    pub fn want_writable(&self, peer: NodeId, descriptor: impl AsFd, wanted: bool) -> Result<()> {
+        let flags = if wanted { EpollFlags::EPOLLIN | EpollFlags::EPOLLOUT } else { EpollFlags::EPOLLIN };
+        let mut event = EpollEvent::new(flags, token(Source::Readable(peer)));
+        self.epoll
+            .modify(descriptor, &mut event)
+            .map_err(|errno| Error::io("changing the engine's epoll set", errno))
+    }
+
+    /// Waits on a peer's descriptor no longer.
+    pub fn forget(&self, descriptor: impl AsFd) {
+        // It is about to be closed, which takes it out of the set as well.
+        let _ = self.epoll.delete(descriptor);
+    }
+
+    /// Waits until something happens. An interrupted wait ends with nothing.
+    pub fn wait(&self) -> Result<Vec<Source>> {
+        self.wait_until(EpollTimeout::NONE)
+    }
+
+    /// Waits until something happens, but no longer than `span` (to the millisecond).
+    pub fn wait_for(&self, span: Duration) -> Result<Vec<Source>> {
+        self.wait_until(EpollTimeout::try_from(span).unwrap_or(EpollTimeout::MAX))
+    }
+
+    fn wait_until(&self, timeout: EpollTimeout) -> Result<Vec<Source>> {
+        let mut events = [EpollEvent::empty(); EVENTS_AT_ONCE];
+        let count = match self.epoll.wait(&mut events, timeout) {
+            Ok(count) => count,
+            Err(Errno::EINTR) => 0,
+            Err(errno) => return Err(Error::io("waiting in the engine", errno)),
+        };
+        let mut sources = Vec::with_capacity(count);
+        for event in &events[..count] {
+            let source = source(event.data());
+            if let Source::Readable(peer) = source
+                && event.events().contains(EpollFlags::EPOLLOUT)
+            {
+                sources.push(Source::Writable(peer));
+            }
+            // Whatever is not mere readiness to write is found by reading: bytes, the end, or an error.
+            if event.events() != EpollFlags::EPOLLOUT {
+                sources.push(source);
+            }
+        }
+        Ok(sources)
+    }
+}
+
+fn token(source: Source) -> u64 {
+    match source {
+        Source::Faults => 0,
+        Source::Orders => 1,
+        Source::Incoming => 2,
+        Source::Timer => 3,
+        Source::Readable(peer) | Source::Writable(peer) => FIRST_PEER + u64::from(peer.0),
+    }
+}
+
+fn source(token: u64) -> Source {
+    match token {
+        0 => Source::Faults,
+        1 => Source::Orders,
+        2 => Source::Incoming,
+        3 => Source::Timer,
+        peer => Source::Readable(NodeId(u16::try_from(peer - FIRST_PEER).unwrap_or(u16::MAX))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tokens_name_their_sources() {
+        for source_in in
+            [Source::Faults, Source::Orders, Source::Incoming, Source::Timer, Source::Readable(NodeId(63))]
+        {
+            assert_eq!(source(token(source_in)), source_in);
+        }
+    }
+}

@@ -1,0 +1,223 @@
+//! Which locks each thread holds.
+//!
+//! A lock goes to other threads and nodes when its thread holds no lock: inner locks whose guards are gone stay with
+//! the thread until the outermost guard goes, so that all that was done under any of them becomes visible at once.
+//! Acquiring and releasing at the lock's home is `mutex`'s duty.
+
+use super::domain::Domain;
+use crate::error::{Error, Result};
+use dsm_core::{CallId, LockId};
+use std::cell::RefCell;
+
+thread_local! {
+    static HELD: RefCell<HeldLocks> = const { RefCell::new(HeldLocks { entries: Vec::new() }) };
+}
+
+/// What a thread has to do to get a lock.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Begin {
+    /// The thread does not have it: ask the lock's home.
+    Ask,
+    /// The thread still has it, from a guard that is gone; it is guarded again.
+    Resumed(CallId),
+    /// A guard of this thread guards it.
+    Reentrant,
+}
+
+/// Why an entry is in the list.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Hold {
+    /// A guard guards it.
+    Guarded(CallId),
+    /// Its guard is gone; it waits for the thread's other guards.
+    Ending(CallId),
+    /// No lock: this thread owns the domain alone, because it drops it.
+    Owned,
+}
+
+#[derive(Clone, Copy)]
+struct Entry {
+    lock: LockId,
+    /// `None` once the domain is dissolved.
+    domain: Option<Domain>,
+    hold: Hold,
+}
+
+/// The locks of one thread.
+struct HeldLocks {
+    entries: Vec<Entry>,
+}
+
+impl HeldLocks {
+    fn begin(&mut self, lock: LockId, domain: Option<Domain>) -> Begin {
+        let Some(entry) = self.entry(lock) else { return Begin::Ask };
+        match entry.hold {
+            Hold::Guarded(_) | Hold::Owned => Begin::Reentrant,
+            Hold::Ending(acquired) => {
+                entry.hold = Hold::Guarded(acquired);
+                // The domain of then may be dissolved, and another stand at its address.
+                entry.domain = domain;
+                Begin::Resumed(acquired)
+            }
+        }
+    }
+
+    /// Ends a guard; hands to `release` what the thread gives up with it.
+    fn end(&mut self, lock: LockId, release: &mut dyn FnMut(LockId, CallId)) {
+        if let Some(entry) = self.entry(lock)
+            && let Hold::Guarded(acquired) = entry.hold
+        {
+            entry.hold = Hold::Ending(acquired);
+        }
+        if self.guards() > 0 {
+            return;
+        }
+        self.entries.retain(|entry| match entry.hold {
+            Hold::Ending(acquired) => {
+                release(entry.lock, acquired);
+                false
+            }
+            Hold::Guarded(_) | Hold::Owned => true,
+        });
+    }
+
+    fn guards(&self) -> usize {
+        self.entries.iter().filter(|entry| matches!(entry.hold, Hold::Guarded(_))).count()
+    }
+
+    fn entry(&mut self, lock: LockId) -> Option<&mut Entry> {
+        self.entries.iter_mut().find(|entry| entry.lock == lock)
+    }
+
+    fn domain_of(&self, address: usize) -> Option<Domain> {
+        let domains = self.entries.iter().filter_map(|entry| entry.domain);
+        // SAFETY: an entry's domain stands until `Occupied` takes it out; this thread has the domain's lock, or owns
+        // the domain.
+        domains.into_iter().find(|domain| unsafe { domain.contains(address) })
+    }
+}
+
+/// What this thread has to do to get the lock of `domain`.
+pub(crate) fn begin(domain: Domain) -> Begin {
+    with(|held| held.begin(domain.lock_id(), Some(domain))).unwrap_or(Begin::Ask)
+}
+
+/// Notes that this thread was granted the lock of `domain`, and guards it.
+pub(crate) fn add(domain: Domain, acquired: CallId) {
+    let entry = Entry { lock: domain.lock_id(), domain: Some(domain), hold: Hold::Guarded(acquired) };
+    with(|held| held.entries.push(entry));
+}
+
+/// Notes that the guard of `lock` is gone. Hands to `release` every lock that this thread gives up with it.
+pub(crate) fn end(lock: LockId, acquired: CallId, mut release: impl FnMut(LockId, CallId)) {
+    let noted = with(|held| held.end(lock, &mut release));
+    if noted.is_none() {
+        // The thread is ending, and its list is gone already: nothing else of it can be held.
+        release(lock, acquired);
+    }
+}
+
+/// The domain that holds `address`, if this thread has its lock or owns it.
+pub(crate) fn domain_of(address: usize) -> Option<Domain> {
+    with(|held| held.domain_of(address)).flatten()
+}
+
+/// An error if this thread holds a guard: `call` waits for other nodes, which may wait for the lock.
+pub(crate) fn refuse_in_section(call: &'static str) -> Result<()> {
+    match with(|held| held.guards()) {
+        None | Some(0) => Ok(()),
+        Some(_) => Err(Error::InCriticalSection { call }),
+    }
+}
+
+/// `None` if the thread is ending and its list is gone.
+fn with<R>(work: impl FnOnce(&mut HeldLocks) -> R) -> Option<R> {
+    HELD.try_with(|held| work(&mut held.borrow_mut())).ok()
+}
+
+/// While it lives, this thread owns a domain alone, as the thread that drops a lock does.
+pub(crate) struct Occupied {
+    domain: Domain,
+}
+
+impl Occupied {
+    /// Notes that this thread owns `domain` alone.
+    ///
+    /// # Safety
+    /// It does, and the domain stands, until the result is dropped.
+    pub(crate) unsafe fn new(domain: Domain) -> Occupied {
+        let lock = domain.lock_id();
+        with(|held| match held.entry(lock) {
+            Some(entry) => entry.domain = Some(domain),
+            None => held.entries.push(Entry { lock, domain: Some(domain), hold: Hold::Owned }),
+        });
+        Occupied { domain }
+    }
+}
+
+impl Drop for Occupied {
+    fn drop(&mut self) {
+        let lock = self.domain.lock_id();
+        with(|held| {
+            held.entries.retain(|entry| entry.lock != lock || entry.hold != Hold::Owned);
+            if let Some(entry) = held.entry(lock) {
+                entry.domain = None;
+            }
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use dsm_core::Address;
+
+    fn lock(number: u64) -> LockId {
+        LockId(Address(number))
+    }
+
+    fn hold(held: &mut HeldLocks, number: u64) {
+        assert_eq!(held.begin(lock(number), None), Begin::Ask);
+        let hold = Hold::Guarded(CallId(number));
+        held.entries.push(Entry { lock: lock(number), domain: None, hold });
+    }
+
+    fn end(held: &mut HeldLocks, number: u64) -> Vec<u64> {
+        let mut released = Vec::new();
+        held.end(lock(number), &mut |_, call| released.push(call.0));
+        released
+    }
+
+    #[test]
+    fn a_single_lock_goes_with_its_guard() {
+        let mut held = HeldLocks { entries: Vec::new() };
+        hold(&mut held, 1);
+        assert_eq!(held.begin(lock(1), None), Begin::Reentrant);
+        assert_eq!(end(&mut held, 1), [1]);
+        assert_eq!(held.begin(lock(1), None), Begin::Ask);
+    }
+
+    #[test]
+    fn nested_locks_go_with_the_last_guard_in_any_order() {
+        for order in [[1, 2, 3], [3, 2, 1], [2, 1, 3], [1, 3, 2]] {
+            let mut held = HeldLocks { entries: Vec::new() };
+            (1..=3).for_each(|number| hold(&mut held, number));
+            assert_eq!(end(&mut held, order[0]), []);
+            assert_eq!(end(&mut held, order[1]), []);
+            assert_eq!(held.guards(), 1);
+            assert_eq!(end(&mut held, order[2]), [1, 2, 3]);
+            assert!(held.entries.is_empty());
+        }
+    }
+
+    #[test]
+    fn an_inner_lock_is_resumed_without_asking() {
+        let mut held = HeldLocks { entries: Vec::new() };
+        hold(&mut held, 1);
+        hold(&mut held, 2);
+        assert_eq!(end(&mut held, 2), []);
+        assert_eq!(held.begin(lock(2), None), Begin::Resumed(CallId(2)));
+        assert_eq!(end(&mut held, 1), []);
+        assert_eq!(end(&mut held, 2), [1, 2]);
+    }
+}

@@ -1,0 +1,292 @@
+//! The lock that users see: a handle to a domain, and the guard through which its value is reached.
+//!
+//! The lock itself is a queue at its home: a call waits for a message, and nobody spins on shared memory. Which locks
+//! a thread has is `held`'s duty; what lies in the domain, `domain`'s.
+
+use super::domain::Domain;
+use super::held::{self, Begin, Occupied};
+use crate::dsm::Dsm;
+use crate::error::{Error, LockError, Result};
+use crate::layout::Shape;
+use crate::node::Node;
+use crate::shared::Shared;
+use dsm_core::{Address, CallId, Command, LockId, NodeId, Reply};
+use std::fmt;
+use std::marker::PhantomData;
+use std::num::NonZeroU64;
+use std::ops::{Deref, DerefMut};
+use std::ptr::{self, NonNull};
+use std::thread;
+use std::time::Duration;
+
+/// A lock of the whole cluster, and the value that it guards, with all that the value's collections hold.
+///
+/// The value lives in a domain of its own, a page at least, which the lock owns. The handle itself is one word, and
+/// lies wherever it is put: in a root, a box, or another lock's value. Waiters are served in the order in which they
+/// asked. A thread that panics with the guard poisons the lock, as `std`'s does.
+#[repr(C)]
+pub struct DsmMutex<T> {
+    /// Where the domain begins. Never changes, so that all nodes may read it at any time.
+    domain: NonZeroU64,
+    owns: PhantomData<T>,
+}
+
+/// The right to the value of a [`DsmMutex`]. Dropping it publishes what was written.
+///
+/// The lock goes to other threads and nodes when this thread holds no guard any more. It stays in its thread: the
+/// lock's grant is the thread's.
+pub struct DsmMutexGuard<'a, T: ?Sized> {
+    value: NonNull<T>,
+    domain: Domain,
+    acquired: CallId,
+    /// Whether the thread was panicking when it got the lock: then the panic's cause is not in this section.
+    panicking: bool,
+    /// The pointer makes the guard stay in its thread.
+    borrows: PhantomData<(&'a mut T, *mut ())>,
+}
+
+/// A crash that undid the section before this one.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub struct Recovered {
+    /// The rank that died with the lock.
+    pub rank: u32,
+}
+
+/// How long a call waits for a lock.
+#[derive(Clone, Copy)]
+enum Patience {
+    None,
+    For(Duration),
+    Forever,
+}
+
+/// How asking for a lock ended, where it did not end with the lock.
+enum Denied {
+    Held(NodeId),
+    Failed(Error),
+}
+
+impl<T: Shared> DsmMutex<T> {
+    /// A lock with `value` in a new domain.
+    ///
+    /// # Errors
+    /// [`Error::OutOfMemory`] where the region has no room, and what waiting for another node may end with.
+    pub fn new(dsm: &Dsm, value: T) -> Result<DsmMutex<T>> {
+        let domain = Domain::create(dsm.node(), dsm.rank(), value)?;
+        let domain = NonZeroU64::new(domain.base().0)
+            .ok_or_else(|| Error::Argument(String::from("no domain begins at address zero")))?;
+        Ok(DsmMutex { domain, owns: PhantomData })
+    }
+
+    /// Waits for the lock.
+    ///
+    /// # Errors
+    /// [`LockError::Poisoned`], with the guard, if a thread panicked while it held the lock; [`LockError::Reentrant`]
+    /// if this thread holds it; [`LockError::Failed`] if the cluster cannot answer.
+    pub fn lock(&self) -> Result<DsmMutexGuard<'_, T>, LockError<'_, T>> {
+        self.acquire(Patience::Forever)
+    }
+
+    /// Takes the lock if nobody holds it. Asks the lock's home, but does not queue there.
+    ///
+    /// # Errors
+    /// As [`DsmMutex::lock`], and [`LockError::WouldBlock`].
+    pub fn try_lock(&self) -> Result<DsmMutexGuard<'_, T>, LockError<'_, T>> {
+        self.acquire(Patience::None)
+    }
+
+    /// Waits for the lock, for `patience` at most.
+    ///
+    /// # Errors
+    /// As [`DsmMutex::lock`], and [`LockError::Timeout`] with the rank that held the lock then.
+    pub fn lock_timeout(&self, patience: Duration) -> Result<DsmMutexGuard<'_, T>, LockError<'_, T>> {
+        self.acquire(Patience::For(patience))
+    }
+
+    /// Whether a thread panicked while it held the lock, and nobody has cleared that since.
+    #[must_use]
+    pub fn is_poisoned(&self) -> bool {
+        // SAFETY: the domain stands for as long as its lock does.
+        self.domain().is_ok_and(|domain| unsafe { domain.is_poisoned() })
+    }
+
+    /// Declares the value to be in order again.
+    pub fn clear_poison(&self) {
+        if let Ok(domain) = self.domain() {
+            // SAFETY: the domain stands for as long as its lock does.
+            unsafe { domain.set_poisoned(false) };
+        }
+    }
+
+    fn acquire(&self, patience: Patience) -> Result<DsmMutexGuard<'_, T>, LockError<'_, T>> {
+        let node = Node::current().map_err(LockError::Failed)?;
+        let domain = Domain::at(self.base(), node).map_err(LockError::Failed)?;
+        let acquired = match held::begin(domain) {
+            Begin::Reentrant => return Err(LockError::Reentrant),
+            Begin::Resumed(acquired) => acquired,
+            Begin::Ask => {
+                let acquired =
+                    ask(node, domain.lock_id(), patience).map_err(|denied| match (denied, patience) {
+                        (Denied::Failed(error), _) => LockError::Failed(error),
+                        (Denied::Held(_), Patience::None) => LockError::WouldBlock,
+                        (Denied::Held(holder), Patience::For(_) | Patience::Forever) => {
+                            LockError::Timeout { holder: holder.rank() }
+                        }
+                    })?;
+                held::add(domain, acquired);
+                acquired
+            }
+        };
+        let guard = DsmMutexGuard {
+            // SAFETY: the domain stands for as long as its lock does, and its value is a `T`, as `new` wrote.
+            value: unsafe { domain.value::<T>() },
+            domain,
+            acquired,
+            panicking: thread::panicking(),
+            borrows: PhantomData,
+        };
+        // SAFETY: as above.
+        if unsafe { domain.is_poisoned() } { Err(LockError::Poisoned(guard)) } else { Ok(guard) }
+    }
+}
+
+impl<T> DsmMutex<T> {
+    fn base(&self) -> Address {
+        Address(self.domain.get())
+    }
+
+    fn domain(&self) -> Result<Domain> {
+        Domain::at(self.base(), Node::current()?)
+    }
+}
+
+/// Asks the home of `lock` for it.
+fn ask(node: &Node, lock: LockId, patience: Patience) -> Result<CallId, Denied> {
+    let wait = !matches!(patience, Patience::None);
+    let waiting = node.start(Command::Lock { lock, wait }).map_err(Denied::Failed)?;
+    let id = waiting.id;
+    let reply = match patience {
+        Patience::None | Patience::Forever => waiting.wait(),
+        Patience::For(patience) => match waiting.wait_timeout(patience) {
+            Ok(Some(reply)) => Ok(reply),
+            Ok(None) => {
+                // The grant may be under way: then this call has the lock after all.
+                node.post(Command::LockWithdraw { lock, waiting: id }).map_err(Denied::Failed)?;
+                waiting.wait()
+            }
+            Err(error) => Err(error),
+        },
+    };
+    match reply {
+        Ok(Reply::Locked) => Ok(id),
+        Ok(Reply::LockDenied { holder }) => Err(Denied::Held(holder)),
+        Ok(other) => Err(Denied::Failed(Error::unexpected("a lock", other))),
+        Err(error) => Err(Denied::Failed(error)),
+    }
+}
+
+impl<T> Drop for DsmMutex<T> {
+    /// Drops the value and gives the domain's memory back.
+    fn drop(&mut self) {
+        // Once the node has left, the region is gone, and with it all that there was to drop.
+        let Ok(domain) = self.domain() else { return };
+        // SAFETY: whoever drops the lock has the only reference to it, and so the only way to the domain, which
+        // stands until it is dissolved below; the value is a `T`, as `new` wrote, and is dropped once.
+        unsafe {
+            let occupied = Occupied::new(domain);
+            ptr::drop_in_place(domain.value::<T>().as_ptr());
+            domain.dissolve();
+            drop(occupied);
+        }
+    }
+}
+
+impl<T> fmt::Debug for DsmMutex<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // The value is not shown: that would take the lock.
+        write!(f, "DsmMutex({:#x})", self.domain)
+    }
+}
+
+// SAFETY: the handle is an address that never changes; the value is reached by one thread of the cluster at a time,
+// and a `Shared` type is `Send`.
+unsafe impl<T: Shared> Send for DsmMutex<T> {}
+// SAFETY: as above.
+unsafe impl<T: Shared> Sync for DsmMutex<T> {}
+
+// SAFETY: an address in the region that means the same on every node; the value's type is described.
+#[diagnostic::do_not_recommend]
+unsafe impl<T: Shared> Shared for DsmMutex<T> {
+    fn describe(shape: &mut Shape) {
+        shape.element::<T>("value");
+    }
+}
+
+impl<T> DsmMutexGuard<'_, T> {
+    /// Drops the guard, and waits until the section survives as many crashes as the cluster has replicas.
+    ///
+    /// A cluster without replicas survives none, so that there is nothing to wait for: this returns at once.
+    ///
+    /// # Errors
+    /// None without replicas.
+    pub fn commit(self) -> Result<()> {
+        drop(self);
+        Ok(())
+    }
+
+    /// The crash that undid the section before this one, if one did.
+    ///
+    /// Without replicas a crash of the holder ends the cluster's calls with [`Error::PeerLost`], so that this is
+    /// always `None`.
+    #[must_use]
+    pub fn recovered(&self) -> Option<Recovered> {
+        None
+    }
+}
+
+impl<T: ?Sized> Deref for DsmMutexGuard<'_, T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        // SAFETY: the lock keeps all other threads of the cluster from the value while the guard lives.
+        unsafe { self.value.as_ref() }
+    }
+}
+
+impl<T: ?Sized> DerefMut for DsmMutexGuard<'_, T> {
+    fn deref_mut(&mut self) -> &mut T {
+        // SAFETY: as above, and the guard is borrowed mutably.
+        unsafe { self.value.as_mut() }
+    }
+}
+
+impl<T: ?Sized> Drop for DsmMutexGuard<'_, T> {
+    fn drop(&mut self) {
+        // After a leave nobody waits for the lock, and the flag's page is gone.
+        let Ok(node) = Node::current() else { return };
+        if !self.panicking && thread::panicking() {
+            // SAFETY: the domain stands for as long as its lock does, which this guard borrows.
+            unsafe { self.domain.set_poisoned(true) };
+        }
+        held::end(self.domain.lock_id(), self.acquired, |lock, acquired| {
+            // This fails only when the engine has ended: then nobody waits for the lock.
+            let _ = node.post(Command::Unlock { lock, acquired });
+        });
+    }
+}
+
+impl<T: fmt::Debug + ?Sized> fmt::Debug for DsmMutexGuard<'_, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        (**self).fmt(f)
+    }
+}
+
+impl<T: fmt::Display + ?Sized> fmt::Display for DsmMutexGuard<'_, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        (**self).fmt(f)
+    }
+}
+
+// SAFETY: a shared guard gives out `&T` only.
+unsafe impl<T: Sync + ?Sized> Sync for DsmMutexGuard<'_, T> {}

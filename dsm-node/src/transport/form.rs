@@ -1,0 +1,490 @@
+//! Forming the cluster: the rendezvous at rank 0, and then a connection between each two nodes.
+//!
+//! ```text
+//!  rank 0               rank 1               rank 2
+//!    |<------ Join ------- |                    |        each hears Welcome, or why not, at once
+//!    |<------------------------- Join --------- |
+//!    |------ Formed -----> |                    |        the peer table, once all are there
+//!    |------------------------- Formed -------> |
+//!    |<------ Link ------- |<------ Link ------ |        the higher rank calls the lower
+//!    |<------------------------- Link --------- |
+//! ```
+//! All of it happens in the thread that joins, and ends within the patience that the user chose.
+
+use super::acceptor::{Acceptor, HANDSHAKE_PATIENCE};
+use super::endpoint::{Endpoint, Kind};
+use super::gate::{Cluster, Gate, Incoming, Joiner, Member, Notifier};
+use super::handshake::{
+    Answer, HandshakeError, Hello, Identity, Outcome, Purpose, Refusal, Subject, Terms, VERSION, encode,
+    hear, tell,
+};
+use super::link::Link;
+use super::reconnect::{CallError, Reconnector, back_off, call};
+use super::stream::{Listener, Stream, transport};
+use crate::error::Error;
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, unbounded};
+use dsm_core::limits::NODES_MAX;
+use dsm_core::{Geometry, Incarnation, NodeId};
+use nix::sys::eventfd::{EfdFlags, EventFd};
+use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// What a node brings to the forming of its cluster.
+pub(crate) struct Formation {
+    /// This node's rank.
+    pub rank: NodeId,
+    /// How many nodes there are to be.
+    pub nodes: u16,
+    /// The region's shape.
+    pub geometry: Geometry,
+    /// What must be the same in all programs.
+    pub identity: Identity,
+    /// This process.
+    pub incarnation: Incarnation,
+    /// Where rank 0 hosts the rendezvous.
+    pub rendezvous: Endpoint,
+    /// At rank 0: a socket that listens there already, from the launcher.
+    pub rendezvous_listener: Option<OwnedFd>,
+    /// Where this node listens for its peers, if it matters to the user.
+    pub listen: Option<Endpoint>,
+    /// The kind of socket between the nodes.
+    pub kind: Kind,
+    /// How long all of it may take.
+    pub patience: Duration,
+    /// The user's word that nobody but nodes can reach this network.
+    pub trust_network: bool,
+}
+
+/// A formed cluster, as one node sees it.
+pub(crate) struct Mesh {
+    /// The links to all peers, attached, by rank; none at this node's own.
+    pub links: Vec<Option<Link>>,
+    /// The cluster's name: no other has it.
+    pub cluster: u64,
+    /// What the transport's threads found.
+    pub incoming: Receiver<Incoming>,
+    /// Readable when `incoming` has something. It is to be read before `incoming` is emptied.
+    pub incoming_wake: Arc<EventFd>,
+    /// Calls peers whose links went down.
+    pub reconnect: Reconnector,
+    /// Answers callers; none in a cluster of one that nobody knows. Dropping it stops and closes it.
+    pub acceptor: Option<Acceptor>,
+}
+
+/// Forms a cluster, as `formation` says.
+pub(crate) fn form(formation: Formation) -> Result<Mesh, Error> {
+    Former::new(formation)?.form()
+}
+
+/// One forming under way.
+struct Former {
+    formation: Formation,
+    deadline: Instant,
+    links: Vec<Option<Link>>,
+    notifier: Notifier,
+    incoming: Receiver<Incoming>,
+    wake: Arc<EventFd>,
+}
+
+/// A node that has come to the rendezvous.
+struct Guest {
+    stream: Stream,
+    member: Member,
+}
+
+impl Former {
+    fn new(formation: Formation) -> Result<Former, Error> {
+        let (rank, nodes) = (formation.rank, formation.nodes);
+        if nodes == 0 || usize::from(nodes) > NODES_MAX {
+            return Err(Error::Config(format!("{nodes} nodes; a cluster has 1 to {NODES_MAX}")));
+        }
+        if rank.0 >= nodes {
+            return Err(Error::Config(format!("{rank} of {nodes} nodes; ranks go from 0 to {}", nodes - 1)));
+        }
+        // A page fits into memory, so its size fits.
+        let page_size = formation.geometry.page_size() as usize;
+        let link = |peer| (peer != rank).then(|| Link::new(peer, page_size));
+        let links = (0..nodes).map(|peer| link(NodeId(peer))).collect();
+        let wake = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)
+            .map_err(|errno| Error::io("creating the transport's eventfd", errno))?;
+        let wake = Arc::new(wake);
+        let (sender, incoming) = unbounded();
+        let notifier = Notifier::new(sender, Arc::clone(&wake));
+        let deadline = Instant::now() + formation.patience;
+        Ok(Former { formation, deadline, links, notifier, incoming, wake })
+    }
+
+    fn form(mut self) -> Result<Mesh, Error> {
+        let rank = self.formation.rank;
+        if self.formation.nodes == 1 && self.formation.rendezvous_listener.is_none() {
+            let cluster = self.formation.incarnation.0;
+            return Ok(self.into_mesh(cluster, Reconnector::idle(), None));
+        }
+        let (gate, acceptor, cluster) = if rank == NodeId::COORDINATOR { self.host()? } else { self.join()? };
+        self.call_lower(&gate, &cluster)?;
+        self.await_higher(&cluster)?;
+        let reconnect = Reconnector::new(gate, self.notifier.clone(), acceptor.bell());
+        Ok(self.into_mesh(cluster.id, reconnect, Some(acceptor)))
+    }
+
+    fn into_mesh(self, cluster: u64, reconnect: Reconnector, acceptor: Option<Acceptor>) -> Mesh {
+        Mesh {
+            links: self.links,
+            cluster,
+            incoming: self.incoming,
+            incoming_wake: self.wake,
+            reconnect,
+            acceptor,
+        }
+    }
+
+    fn gate(&self, joins: Option<Sender<Joiner>>) -> Arc<Gate> {
+        let formation = &self.formation;
+        let terms = Terms::new(formation.nodes, &formation.geometry, formation.identity.clone());
+        let received =
+            self.links.iter().map(|link| link.as_ref().map_or_else(Arc::default, Link::received_handle));
+        Arc::new(Gate::new(formation.rank, formation.incarnation, terms, received.collect(), joins))
+    }
+
+    fn fail(&self, cause: impl Into<String>) -> Error {
+        Error::Rendezvous { address: self.formation.rendezvous.to_string(), cause: cause.into() }
+    }
+
+    fn failed_handshake(&self, error: HandshakeError) -> Error {
+        match error {
+            HandshakeError::Version { rank, version } => Refusal::Mismatch {
+                subject: Subject::Version,
+                by: rank,
+                caller: VERSION.to_string(),
+                answerer: version.to_string(),
+            }
+            .at_caller(self.formation.rank, &self.formation.rendezvous.to_string()),
+            other @ (HandshakeError::Garbage(_) | HandshakeError::Io(_)) => self.fail(other.to_string()),
+        }
+    }
+
+    /// A listener at `endpoint`, unless strangers could reach it.
+    fn listen(&self, endpoint: &Endpoint) -> Result<Listener, Error> {
+        self.check_trust(endpoint)?;
+        transport(endpoint.kind())
+            .listen(endpoint)
+            .map_err(|error| Error::io(format!("listening at {endpoint}"), error))
+    }
+
+    fn check_trust(&self, endpoint: &Endpoint) -> Result<(), Error> {
+        if self.formation.trust_network || endpoint.is_local() {
+            return Ok(());
+        }
+        Err(Error::Config(format!(
+            "{endpoint} can be reached from other machines, and this node has no credentials; listen on a loopback \
+             address, or set trust_network if only nodes can reach this network"
+        )))
+    }
+
+    /// At rank 0: lets all others in, and tells them of each other.
+    fn host(&mut self) -> Result<(Arc<Gate>, Acceptor, Cluster), Error> {
+        let rendezvous = match self.formation.rendezvous_listener.take() {
+            Some(descriptor) => Listener::inherit(descriptor)
+                .map_err(|error| Error::io("taking over the rendezvous's socket", error))?,
+            None => self.listen(&self.formation.rendezvous)?,
+        };
+        let at = endpoint_of(&rendezvous)?;
+        self.check_trust(&at)?;
+        let mut listeners = vec![rendezvous];
+        let mut own = at.clone();
+        if self.formation.listen.is_some() || at.kind() != self.formation.kind {
+            let listener = self.listen(&self.own_endpoint(&at))?;
+            own = endpoint_of(&listener)?;
+            listeners.push(listener);
+        }
+        let (sender, joins) = unbounded();
+        let gate = self.gate(Some(sender));
+        let acceptor = Acceptor::start(Arc::clone(&gate), self.notifier.clone(), listeners)?;
+        let guests = match self.receive_guests(&gate, &joins) {
+            Ok(guests) => guests,
+            Err((error, guests)) => {
+                self.dismiss(&guests, &error.to_string());
+                return Err(error);
+            }
+        };
+        let host = Member { incarnation: self.formation.incarnation, endpoint: own };
+        let others = guests.iter().flatten().map(|guest| guest.member.clone());
+        let members = std::iter::once(host).chain(others).collect();
+        // The host's incarnation is drawn afresh in each process, so it names the cluster too.
+        let cluster = Cluster { id: self.formation.incarnation.0, members };
+        gate.open(cluster.clone());
+        self.publish(&guests, &cluster)?;
+        Ok((gate, acceptor, cluster))
+    }
+
+    /// Waits until all ranks are there. On failure, those who came are still waiting for news.
+    #[expect(clippy::type_complexity, reason = "the guests who came must hear of the failure")]
+    fn receive_guests(
+        &self,
+        gate: &Gate,
+        joins: &Receiver<Joiner>,
+    ) -> Result<Vec<Option<Guest>>, (Error, Vec<Option<Guest>>)> {
+        let mut guests: Vec<Option<Guest>> = (0..self.formation.nodes).map(|_| None).collect();
+        loop {
+            if guests.iter().skip(1).all(Option::is_some) {
+                // Whoever went away again leaves its place to its successor.
+                for guest in &mut guests {
+                    guest.take_if(|guest| guest.stream.has_ended());
+                }
+                if guests.iter().skip(1).all(Option::is_some) {
+                    return Ok(guests);
+                }
+            }
+            let joiner = match joins.recv_deadline(self.deadline) {
+                Ok(joiner) => joiner,
+                Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {
+                    return Err((self.fail(missing(&guests)), guests));
+                }
+            };
+            if let Err(error) = self.receive(gate, joiner, &mut guests) {
+                return Err((error, guests));
+            }
+        }
+    }
+
+    /// One guest. An error means that there can be no cluster.
+    fn receive(&self, gate: &Gate, joiner: Joiner, guests: &mut [Option<Guest>]) -> Result<(), Error> {
+        let address = self.formation.rendezvous.to_string();
+        let is_taken = |rank: NodeId, guests: &mut [Option<Guest>]| match guests.get_mut(rank.index()) {
+            Some(place) => {
+                place.take_if(|guest| guest.stream.has_ended());
+                rank == gate.rank || place.is_some()
+            }
+            None => true,
+        };
+        let (stream, hello) = match joiner {
+            Joiner::Caller { stream, hello } => (stream, hello),
+            Joiner::OtherVersion { rank, .. } if is_taken(rank, guests) => return Ok(()),
+            Joiner::OtherVersion { rank, refusal } => return Err(refusal.at_answerer(rank, &address)),
+        };
+        let rank = hello.rank;
+        let taken = is_taken(rank, guests);
+        let mismatch = gate.terms.compare(gate.rank, &hello.terms);
+        let verdict = match &mismatch {
+            Err(refusal) => Err(refusal.clone()),
+            Ok(()) => gate.check_rank(rank).and_then(|()| {
+                if taken {
+                    return Err(Refusal::Taken { rank });
+                }
+                hello.listen.parse::<Endpoint>().map_err(|_| Refusal::Address(hello.listen.clone()))
+            }),
+        };
+        let answer = match &verdict {
+            Ok(_) => Answer::Welcome { incarnation: gate.incarnation, received_through: 0 },
+            Err(refusal) => Answer::Refused(refusal.clone()),
+        };
+        let told = tell(&stream, gate.rank, &answer, Instant::now() + HANDSHAKE_PATIENCE);
+        match verdict {
+            Ok(endpoint) => {
+                // One that has gone away in the meantime has not come.
+                if told.is_ok() {
+                    let member = Member { incarnation: hello.incarnation, endpoint };
+                    guests[rank.index()] = Some(Guest { stream, member });
+                }
+                Ok(())
+            }
+            // A disagreement with a process whose rank is taken is that process's own affair.
+            Err(refusal) if mismatch.is_err() && !taken => Err(refusal.at_answerer(rank, &address)),
+            Err(refusal) => {
+                self.notifier.tell(Incoming::Refused { rank, incarnation: Some(hello.incarnation), refusal });
+                Ok(())
+            }
+        }
+    }
+
+    fn publish(&self, guests: &[Option<Guest>], cluster: &Cluster) -> Result<(), Error> {
+        let peers = cluster.members.iter().map(|it| (it.incarnation, it.endpoint.to_string())).collect();
+        let outcome = Outcome::Formed { cluster: cluster.id, peers };
+        for guest in guests.iter().flatten() {
+            if let Err(error) = tell(&guest.stream, self.formation.rank, &outcome, self.deadline) {
+                let cause = format!("telling {} of its peers: {error}", guest.member.endpoint);
+                self.dismiss(guests, &cause);
+                return Err(self.fail(cause));
+            }
+        }
+        Ok(())
+    }
+
+    fn dismiss(&self, guests: &[Option<Guest>], cause: &str) {
+        let outcome = Outcome::Abandoned(cause.to_owned());
+        for guest in guests.iter().flatten() {
+            // One that does not take the news sees the connection close.
+            let _ = tell(&guest.stream, self.formation.rank, &outcome, Instant::now() + HANDSHAKE_PATIENCE);
+        }
+    }
+
+    /// At the other ranks: goes to the rendezvous, and comes back with the peer table.
+    fn join(&mut self) -> Result<(Arc<Gate>, Acceptor, Cluster), Error> {
+        let host = self.reach_rendezvous()?;
+        let here = host.local_endpoint().unwrap_or_else(|_| self.formation.rendezvous.clone());
+        let listener = self.listen(&self.own_endpoint(&here))?;
+        let own = endpoint_of(&listener)?;
+        let advertised = if own.is_unspecified() { own.at_host_of(&here) } else { own };
+        let gate = self.gate(None);
+        let hello = Hello {
+            rank: gate.rank,
+            incarnation: gate.incarnation,
+            purpose: Purpose::Join,
+            listen: advertised.to_string(),
+            terms: gate.terms.clone(),
+        };
+        let bytes = encode(gate.rank, &hello)
+            .map_err(|error| Error::Config(format!("the types of this program: {error}")))?;
+        host.send_all(&bytes, self.deadline).map_err(|error| self.fail(error.to_string()))?;
+        match hear::<Answer>(&host, self.deadline).map_err(|error| self.failed_handshake(error))? {
+            Answer::Welcome { .. } => {}
+            Answer::Refused(refusal) => {
+                return Err(refusal.at_caller(gate.rank, &self.formation.rendezvous.to_string()));
+            }
+        }
+        let cluster = match hear(&host, self.deadline).map_err(|error| self.failed_handshake(error))? {
+            Outcome::Formed { cluster, peers } => self.read_table(cluster, peers)?,
+            Outcome::Abandoned(cause) => return Err(self.fail(format!("it was given up: {cause}"))),
+        };
+        gate.open(cluster.clone());
+        let acceptor = Acceptor::start(Arc::clone(&gate), self.notifier.clone(), vec![listener])?;
+        Ok((gate, acceptor, cluster))
+    }
+
+    fn reach_rendezvous(&self) -> Result<Stream, Error> {
+        let endpoint = &self.formation.rendezvous;
+        let mut pauses = back_off();
+        loop {
+            let left = self.deadline.saturating_duration_since(Instant::now());
+            let error = match transport(endpoint.kind()).connect(endpoint, left.min(HANDSHAKE_PATIENCE)) {
+                Ok(stream) => return Ok(stream),
+                Err(error) => error,
+            };
+            let pause = pauses.next().unwrap_or_default();
+            if left <= pause {
+                let patience = self.formation.patience.as_secs_f32();
+                return Err(self.fail(format!("not reached within {patience} s: {error}")));
+            }
+            std::thread::sleep(pause);
+        }
+    }
+
+    fn read_table(&self, id: u64, peers: Vec<(Incarnation, String)>) -> Result<Cluster, Error> {
+        if peers.len() != usize::from(self.formation.nodes) {
+            return Err(self.fail(format!("its table has {} nodes", peers.len())));
+        }
+        let read = |(incarnation, text): (Incarnation, String)| {
+            let endpoint: Endpoint =
+                text.parse().map_err(|error| self.fail(format!("its table: {error}")))?;
+            // Only rank 0 may not know by what address others reach it: but they have reached it.
+            let endpoint = if endpoint.is_unspecified() {
+                endpoint.at_host_of(&self.formation.rendezvous)
+            } else {
+                endpoint
+            };
+            Ok(Member { incarnation, endpoint })
+        };
+        Ok(Cluster { id, members: peers.into_iter().map(read).collect::<Result<_, Error>>()? })
+    }
+
+    /// Where this node listens: as the user says, or where `near` is.
+    fn own_endpoint(&self, near: &Endpoint) -> Endpoint {
+        if let Some(endpoint) = &self.formation.listen {
+            return endpoint.clone();
+        }
+        match self.formation.kind {
+            Kind::Tcp => {
+                let any_port = Endpoint::Tcp { host: "127.0.0.1".to_owned(), port: 0 };
+                any_port.at_host_of(near)
+            }
+            Kind::Unix => {
+                let (rank, incarnation) = (self.formation.rank.0, self.formation.incarnation);
+                Endpoint::Unix { name: format!("dsm-{incarnation}-{rank}") }
+            }
+        }
+    }
+
+    /// Connects to all lower ranks.
+    fn call_lower(&mut self, gate: &Gate, cluster: &Cluster) -> Result<(), Error> {
+        for rank in 0..self.formation.rank.0 {
+            let peer = NodeId(rank);
+            let (stream, received_through) = self.call_one(gate, peer, cluster)?;
+            self.attach(peer, stream, received_through)?;
+        }
+        Ok(())
+    }
+
+    fn call_one(&self, gate: &Gate, peer: NodeId, cluster: &Cluster) -> Result<(Stream, u64), Error> {
+        let member = &cluster.members[peer.index()];
+        let mut pauses = back_off();
+        loop {
+            let left = self.deadline.saturating_duration_since(Instant::now());
+            let cause = match call(gate, peer, cluster.id, member, left.min(HANDSHAKE_PATIENCE)) {
+                Ok(connected) => return Ok(connected),
+                Err(CallError::Refused(refusal)) => {
+                    return Err(refusal.at_caller(gate.rank, &member.endpoint.to_string()));
+                }
+                Err(cause @ (CallError::NobodyThere | CallError::Failed(_))) => cause,
+            };
+            let pause = pauses.next().unwrap_or_default();
+            if left <= pause {
+                return Err(self.fail(format!("connecting to {peer} at {}: {cause}", member.endpoint)));
+            }
+            std::thread::sleep(pause);
+        }
+    }
+
+    /// Waits for the calls of all higher ranks.
+    fn await_higher(&mut self, cluster: &Cluster) -> Result<(), Error> {
+        let mut aside = Vec::new();
+        while self.links.iter().flatten().any(|link| !link.is_attached()) {
+            match self.incoming.recv_deadline(self.deadline) {
+                Ok(Incoming::Reconnected { peer, stream, received_through }) => {
+                    self.attach(peer, stream, received_through)?;
+                }
+                Ok(Incoming::Refused { rank, incarnation, refusal })
+                    if cluster
+                        .members
+                        .get(rank.index())
+                        .is_some_and(|member| Some(member.incarnation) == incarnation) =>
+                {
+                    return Err(refusal.at_answerer(rank, &self.formation.rendezvous.to_string()));
+                }
+                Ok(
+                    other @ (Incoming::Refused { .. }
+                    | Incoming::Garbage { .. }
+                    | Incoming::PeerUnreachable { .. }),
+                ) => aside.push(other),
+                Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {
+                    let absent = self.links.iter().flatten().filter(|link| !link.is_attached());
+                    let absent = absent.map(|link| link.peer().to_string()).collect::<Vec<_>>().join(", ");
+                    return Err(self.fail(format!("all nodes have come, but no connection from {absent}")));
+                }
+            }
+        }
+        // What has nothing to do with the forming is for the engine to count and log.
+        aside.into_iter().for_each(|incoming| self.notifier.tell(incoming));
+        Ok(())
+    }
+
+    fn attach(&mut self, peer: NodeId, stream: Stream, received_through: u64) -> Result<(), Error> {
+        match self.links.get_mut(peer.index()) {
+            Some(Some(link)) => {
+                link.attach(stream, received_through).map_err(|down| self.fail(format!("{peer}: {down}")))
+            }
+            Some(None) | None => Err(self.fail(format!("a connection from {peer}, which is no peer"))),
+        }
+    }
+}
+
+fn endpoint_of(listener: &Listener) -> Result<Endpoint, Error> {
+    listener.endpoint().map_err(|error: io::Error| Error::io("asking where a socket listens", error))
+}
+
+fn missing(guests: &[Option<Guest>]) -> String {
+    let absent = guests.iter().enumerate().skip(1).filter(|(_, guest)| guest.is_none());
+    let absent = absent.map(|(rank, _)| rank.to_string()).collect::<Vec<_>>().join(", ");
+    format!("these ranks have not come in time: {absent}")
+}

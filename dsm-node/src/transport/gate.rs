@@ -1,0 +1,261 @@
+//! Who may come in: what this node knows of the cluster, and its verdict on a caller's [`Hello`].
+//!
+//! The gate is shared by the acceptor, which asks it, the reconnector, and the engine, which only ever sees what comes
+//! out: [`Incoming`].
+
+use super::endpoint::Endpoint;
+use super::handshake::{Hello, Purpose, Refusal, Subject, Terms, VERSION};
+use super::stream::Stream;
+use crossbeam_channel::Sender;
+use dsm_core::{Incarnation, NodeId};
+use nix::sys::eventfd::EventFd;
+use parking_lot::Mutex;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+/// How long a broken connection may stay so before its peer counts as unreachable.
+pub(super) const RECONNECT_PATIENCE: Duration = Duration::from_secs(3);
+
+/// Strangers are reported one by one, but no further while so many reports wait to be read.
+const REPORTS_MAX: usize = 1024;
+
+/// What the threads of the transport tell the engine.
+#[derive(Debug)]
+pub(crate) enum Incoming {
+    /// A peer is connected again: attach this to its link.
+    Reconnected {
+        /// Which peer.
+        peer: NodeId,
+        /// The connection, with the handshake done.
+        stream: Stream,
+        /// The last frame that the peer has.
+        received_through: u64,
+    },
+    /// A peer could not be reached, or did not call again in time. Out of date, and to be ignored, if its link has
+    /// been attached meanwhile.
+    PeerUnreachable {
+        /// Which peer.
+        peer: NodeId,
+        /// What was tried last.
+        cause: String,
+    },
+    /// Somebody who speaks the protocol was refused.
+    Refused {
+        /// The rank that it claims.
+        rank: NodeId,
+        /// The incarnation that it claims; it is not known of a caller with another version.
+        incarnation: Option<Incarnation>,
+        /// Why, as it was told.
+        refusal: Refusal,
+    },
+    /// Somebody called who does not speak the protocol.
+    Garbage {
+        /// What was wrong.
+        cause: String,
+    },
+}
+
+/// The way to the engine: a queue, and a descriptor that wakes it.
+#[derive(Clone)]
+pub(super) struct Notifier {
+    sender: Sender<Incoming>,
+    wake: Arc<EventFd>,
+}
+
+impl Notifier {
+    pub fn new(sender: Sender<Incoming>, wake: Arc<EventFd>) -> Notifier {
+        Notifier { sender, wake }
+    }
+
+    /// Hands `incoming` over. Reports about strangers are dropped while too many wait; a connection never is.
+    pub fn tell(&self, incoming: Incoming) {
+        let dispensable = match incoming {
+            Incoming::Reconnected { .. } | Incoming::PeerUnreachable { .. } => false,
+            Incoming::Refused { .. } | Incoming::Garbage { .. } => true,
+        };
+        if dispensable && self.sender.len() >= REPORTS_MAX {
+            return;
+        }
+        // Both fail only where nobody is left to listen: the queue's other end is gone, or the counter that wakes is
+        // so full that it wakes anyway.
+        let _ = self.sender.send(incoming);
+        let _ = self.wake.write(1);
+    }
+}
+
+/// A member of the cluster, as its peers know it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct Member {
+    pub incarnation: Incarnation,
+    pub endpoint: Endpoint,
+}
+
+/// The cluster, once it is formed.
+#[derive(Clone, Debug)]
+pub(super) struct Cluster {
+    pub id: u64,
+    pub members: Vec<Member>,
+}
+
+/// Somebody at the rendezvous.
+pub(super) enum Joiner {
+    /// A node of this version; it waits for an answer.
+    Caller { stream: Stream, hello: Box<Hello> },
+    /// A node of another version; it has been told.
+    OtherVersion { rank: NodeId, refusal: Refusal },
+}
+
+/// What to do with a caller.
+pub(super) enum Verdict {
+    /// It is for whoever forms the cluster to answer.
+    Join(Sender<Joiner>),
+    /// It is a peer.
+    Welcome {
+        /// The last frame that the peer has from us.
+        peer_received_through: u64,
+        /// The last frame that we have from the peer.
+        received_through: u64,
+    },
+    /// It stays out.
+    Refuse(Refusal),
+}
+
+/// What this node knows of the cluster.
+pub(super) struct Gate {
+    pub rank: NodeId,
+    pub incarnation: Incarnation,
+    pub terms: Terms,
+    /// What the links have received, by rank.
+    received: Vec<Arc<AtomicU64>>,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    joins: Option<Sender<Joiner>>,
+    cluster: Option<Cluster>,
+    /// Peers that are to call again, and until when.
+    awaited: Vec<(NodeId, Instant)>,
+}
+
+impl Gate {
+    pub fn new(
+        rank: NodeId,
+        incarnation: Incarnation,
+        terms: Terms,
+        received: Vec<Arc<AtomicU64>>,
+        joins: Option<Sender<Joiner>>,
+    ) -> Gate {
+        let state = State { joins, ..State::default() };
+        Gate { rank, incarnation, terms, received, state: Mutex::new(state) }
+    }
+
+    /// The cluster is formed: nobody joins any more, and peers are known.
+    pub fn open(&self, cluster: Cluster) {
+        let mut state = self.state.lock();
+        state.joins = None;
+        state.cluster = Some(cluster);
+    }
+
+    /// The cluster and the member of it that has `rank`.
+    pub fn member(&self, rank: NodeId) -> Option<(u64, Member)> {
+        let state = self.state.lock();
+        let cluster = state.cluster.as_ref()?;
+        Some((cluster.id, cluster.members.get(rank.index())?.clone()))
+    }
+
+    /// The last frame that this node has from `peer`.
+    pub fn received_through(&self, peer: NodeId) -> u64 {
+        self.received.get(peer.index()).map_or(0, |received| received.load(Ordering::Acquire))
+    }
+
+    /// Whether, and how, the caller with this `hello` comes in.
+    pub fn judge(&self, hello: &Hello) -> Verdict {
+        let state = self.state.lock();
+        match hello.purpose {
+            Purpose::Join => match &state.joins {
+                Some(joins) => Verdict::Join(joins.clone()),
+                None => Verdict::Refuse(self.refuse_join(hello)),
+            },
+            Purpose::Link { cluster, received_through } => {
+                match self.check_peer(state.cluster.as_ref(), cluster, hello) {
+                    Ok(()) => Verdict::Welcome {
+                        peer_received_through: received_through,
+                        received_through: self.received_through(hello.rank),
+                    },
+                    Err(refusal) => Verdict::Refuse(refusal),
+                }
+            }
+        }
+    }
+
+    /// Why nobody, and this caller in particular, joins any more.
+    fn refuse_join(&self, hello: &Hello) -> Refusal {
+        if self.rank != NodeId::COORDINATOR {
+            return Refusal::NotRendezvous;
+        }
+        match self.terms.compare(self.rank, &hello.terms) {
+            Err(refusal) => refusal,
+            Ok(()) => match self.check_rank(hello.rank) {
+                Err(refusal) => refusal,
+                Ok(()) => Refusal::Taken { rank: hello.rank },
+            },
+        }
+    }
+
+    /// Whether there is such a rank.
+    pub fn check_rank(&self, rank: NodeId) -> Result<(), Refusal> {
+        let nodes = self.terms.nodes;
+        if rank.0 < nodes { Ok(()) } else { Err(Refusal::NoSuchRank { rank, nodes }) }
+    }
+
+    fn check_peer(&self, cluster: Option<&Cluster>, id: u64, hello: &Hello) -> Result<(), Refusal> {
+        let cluster = cluster.filter(|cluster| cluster.id == id).ok_or(Refusal::OtherCluster)?;
+        let rank = hello.rank;
+        self.check_rank(rank)?;
+        let member = cluster.members.get(rank.index()).ok_or(Refusal::OtherCluster)?;
+        if rank == self.rank {
+            return Err(Refusal::Taken { rank });
+        }
+        if member.incarnation != hello.incarnation {
+            return Err(Refusal::Stale { rank, known: member.incarnation, found: hello.incarnation });
+        }
+        self.terms.compare(self.rank, &hello.terms)
+    }
+
+    /// The refusal of a caller that speaks `version`; it goes to the rendezvous too, while that goes on.
+    pub fn refuse_version(&self, rank: NodeId, version: u16) -> (Refusal, Option<Sender<Joiner>>) {
+        let refusal = Refusal::Mismatch {
+            subject: Subject::Version,
+            by: self.rank,
+            caller: version.to_string(),
+            answerer: VERSION.to_string(),
+        };
+        let unknown = self.check_rank(rank).is_err();
+        (refusal, self.state.lock().joins.clone().filter(|_| !unknown))
+    }
+
+    /// Gives `peer` until then to call again.
+    pub fn await_call(&self, peer: NodeId, until: Instant) {
+        let mut state = self.state.lock();
+        state.awaited.retain(|(awaited, _)| *awaited != peer);
+        state.awaited.push((peer, until));
+    }
+
+    /// `peer` has called.
+    pub fn note_call(&self, peer: NodeId) {
+        self.state.lock().awaited.retain(|(awaited, _)| *awaited != peer);
+    }
+
+    /// When the first of the awaited peers is overdue.
+    pub fn next_overdue(&self) -> Option<Instant> {
+        self.state.lock().awaited.iter().map(|(_, until)| *until).min()
+    }
+
+    /// The peers that are overdue now. They are awaited no longer.
+    pub fn take_overdue(&self, now: Instant) -> Vec<NodeId> {
+        let mut state = self.state.lock();
+        state.awaited.extract_if(.., |(_, until)| *until <= now).map(|(peer, _)| peer).collect()
+    }
+}

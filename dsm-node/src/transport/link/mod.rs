@@ -1,0 +1,370 @@
+//! The session with one peer: numbered frames over a connection that may break and be replaced.
+//!
+//! Messages come out in the order in which they went in, each exactly once, whatever happens to the connections in
+//! between. What was sent is kept until the peer says that it has it, and goes out again on the next connection;
+//! what comes twice is dropped. Of a page's bytes nothing is kept: they are read from the frame again, which the
+//! protocol does not let change before the peer has them.
+//!
+//! A link neither waits nor connects: the engine polls its descriptor, and hands it a new stream when there is one.
+//! It trusts no byte that it receives: a bad frame takes the connection down, and no byte of it reaches memory other
+//! than the frame that was reserved for it.
+
+mod inbox;
+mod outbox;
+#[cfg(test)]
+mod tests;
+
+use super::Frames;
+use super::stream::Stream;
+use dsm_core::wire::{self, Header, Kind, WireError};
+use dsm_core::{Message, NodeId, PageId, ViewId};
+use inbox::{Arrival, Inbox};
+use outbox::Outbox;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// After so many frames without an answer, the peer is told that it may forget them. It bounds what a peer that only
+/// sends has to keep.
+const ACKNOWLEDGE_AFTER: u64 = 64;
+
+/// The session with one peer.
+pub(crate) struct Link {
+    peer: NodeId,
+    view: ViewId,
+    stream: Option<Stream>,
+    inbox: Inbox,
+    outbox: Outbox,
+    /// The number of the last frame that was handed out. Shared with those who shake hands for this link.
+    received: Arc<AtomicU64>,
+    /// The number that the peer was told last.
+    told: u64,
+    acknowledge_now: bool,
+    farewell: Farewell,
+    counters: Counters,
+}
+
+/// What a link has carried.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) struct Counters {
+    /// Frames written whole, resent ones included.
+    pub frames_sent: u64,
+    /// Frames read whole and in order, acknowledgements included.
+    pub frames_received: u64,
+    /// Bytes that the sockets took.
+    pub bytes_sent: u64,
+    /// Bytes that the sockets gave.
+    pub bytes_received: u64,
+    /// Frames with a page that were written whole.
+    pub pages_sent: u64,
+    /// Pages that arrived whole.
+    pub pages_received: u64,
+    /// Connections after the first.
+    pub reconnects: u64,
+    /// Frames that took their connection down.
+    pub bad_frames: u64,
+    /// Frames that had come before.
+    pub duplicates: u64,
+}
+
+/// How a flush ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Flushed {
+    /// Everything is with the kernel.
+    Done,
+    /// Something is left, until the socket takes more or, on a detached link, until there is one.
+    Blocked,
+}
+
+/// Why a connection is over. The link itself lives on: it takes another connection, or waits to be dropped.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum LinkDown {
+    /// The peer has closed its end.
+    #[error("the peer closed the connection")]
+    Closed,
+    /// The connection failed.
+    #[error("the connection failed: {0}")]
+    Failed(io::Error),
+    /// The peer sent what no correct peer sends.
+    #[error("a bad frame: {0}")]
+    Bad(#[from] BadFrame),
+}
+
+/// What was wrong with a frame.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub(crate) enum BadFrame {
+    /// It is no frame at all.
+    #[error("{0}")]
+    Wire(#[from] WireError),
+    /// Its body was damaged.
+    #[error("the checksum of its body does not match: {stated:#010x} stated, {computed:#010x} computed")]
+    BodyCrc {
+        /// What the header says.
+        stated: u32,
+        /// What the bytes say.
+        computed: u32,
+    },
+    /// A frame before it is missing.
+    #[error("it has number {found}, and {expected} is next")]
+    Gap {
+        /// The number that was due.
+        expected: u64,
+        /// The number that came.
+        found: u64,
+    },
+    /// It acknowledges what was never sent, or takes an acknowledgement back.
+    #[error("it acknowledges frames up to {acknowledged}, and only {first} to {last} can be")]
+    Acknowledged {
+        /// What it acknowledges.
+        acknowledged: u64,
+        /// What the peer acknowledged before.
+        first: u64,
+        /// The last frame that was sent.
+        last: u64,
+    },
+    /// It is of another membership.
+    #[error("it is of {found}, and this is {current}")]
+    View {
+        /// Its view.
+        found: ViewId,
+        /// This node's.
+        current: ViewId,
+    },
+}
+
+/// How far a graceful end has come.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Farewell {
+    None,
+    Wanted,
+    Said,
+}
+
+impl Link {
+    /// A link to `peer` for pages of `page_size` bytes, without a connection as yet.
+    pub fn new(peer: NodeId, page_size: usize) -> Link {
+        Link {
+            peer,
+            view: ViewId::FIRST,
+            stream: None,
+            inbox: Inbox::new(page_size),
+            outbox: Outbox::new(page_size),
+            received: Arc::new(AtomicU64::new(0)),
+            told: 0,
+            acknowledge_now: false,
+            farewell: Farewell::None,
+            counters: Counters::default(),
+        }
+    }
+
+    /// The node at the other end.
+    pub fn peer(&self) -> NodeId {
+        self.peer
+    }
+
+    /// The descriptor to poll, while there is a connection.
+    pub fn descriptor(&self) -> Option<BorrowedFd<'_>> {
+        self.stream.as_ref().map(AsFd::as_fd)
+    }
+
+    /// Whether there is a connection.
+    pub fn is_attached(&self) -> bool {
+        self.stream.is_some()
+    }
+
+    /// Whether a flush would have something to write, were the socket to take it.
+    pub fn has_unsent(&self) -> bool {
+        self.outbox.has_unsent() || self.owes_acknowledgement() || self.farewell == Farewell::Wanted
+    }
+
+    /// What the link has carried so far.
+    pub fn counters(&self) -> Counters {
+        self.counters
+    }
+
+    /// The number of the last frame that was handed out: what to say in a handshake for this link.
+    pub fn received_through(&self) -> u64 {
+        self.received.load(Ordering::Acquire)
+    }
+
+    /// [`Link::received_through`] for other threads, which shake hands.
+    pub fn received_handle(&self) -> Arc<AtomicU64> {
+        Arc::clone(&self.received)
+    }
+
+    /// Speaks for another membership from now on, and expects the peer to.
+    pub fn set_view(&mut self, view: ViewId) {
+        self.view = view;
+    }
+
+    /// Goes on over `stream`; the peer has received all frames up to `peer_received_through`. What it has not is sent
+    /// again by the next flush. A connection that there was is closed.
+    pub fn attach(&mut self, stream: Stream, peer_received_through: u64) -> Result<(), LinkDown> {
+        self.detach();
+        if let Err(bad) = self.outbox.rewind(peer_received_through) {
+            self.counters.bad_frames += 1;
+            return Err(bad.into());
+        }
+        if self.outbox.has_been_attached() {
+            self.counters.reconnects += 1;
+        }
+        self.outbox.note_attached();
+        if self.farewell == Farewell::Said {
+            self.farewell = Farewell::Wanted;
+        }
+        self.stream = Some(stream);
+        Ok(())
+    }
+
+    /// Closes the connection, if there is one. Messages are kept for the next.
+    pub fn detach(&mut self) {
+        self.stream = None;
+        self.inbox.clear();
+    }
+
+    /// Queues a message, and with `page` the bytes that its frame will have when it is written. Never blocks.
+    pub fn send(&mut self, message: &Message, page: Option<PageId>) -> Result<(), WireError> {
+        debug_assert_eq!(
+            wire::page_behind(message),
+            page,
+            "a grant with bytes, and nothing else, has a body"
+        );
+        self.outbox.push(message, page)
+    }
+
+    /// Writes as much as the socket takes.
+    pub fn flush(&mut self, frames: &impl Frames) -> Result<Flushed, LinkDown> {
+        let outcome = self.try_flush(frames);
+        if outcome.is_err() {
+            self.detach();
+        }
+        outcome
+    }
+
+    /// The next message, or `None` until the descriptor is readable again: it is to be polled level-triggered.
+    ///
+    /// `reserves` says whether the frame of a message that a page follows waits for these bytes; if not, they are
+    /// read and discarded. It is asked again whenever more of the page has arrived, so a reservation can be revoked.
+    pub fn next(
+        &mut self,
+        frames: &impl Frames,
+        mut reserves: impl FnMut(&Message) -> bool,
+    ) -> Result<Option<Message>, LinkDown> {
+        let outcome = self.try_next(frames, &mut reserves);
+        if let Err(down) = &outcome {
+            match down {
+                LinkDown::Bad(_) => self.counters.bad_frames += 1,
+                LinkDown::Closed | LinkDown::Failed(_) => {}
+            }
+            self.detach();
+        }
+        outcome
+    }
+
+    /// Lets the next flush tell the peer what has arrived, if it does not know: for when nothing else is to be sent.
+    pub fn acknowledge_if_due(&mut self) {
+        self.acknowledge_now = self.received_through() > self.told;
+    }
+
+    /// Ends the session in order: the flush that finds everything written closes this direction, and the peer reads
+    /// to the end.
+    pub fn shutdown(&mut self) {
+        if self.farewell == Farewell::None {
+            self.farewell = Farewell::Wanted;
+        }
+    }
+
+    fn owes_acknowledgement(&self) -> bool {
+        self.acknowledge_now || self.received_through() - self.told >= ACKNOWLEDGE_AFTER
+    }
+
+    fn try_flush(&mut self, frames: &impl Frames) -> Result<Flushed, LinkDown> {
+        let Some(stream) = &self.stream else {
+            return Ok(Flushed::Blocked);
+        };
+        let received = self.received.load(Ordering::Acquire);
+        loop {
+            let header = |sequence| Header {
+                kind: Kind::Data,
+                control_length: 0,
+                body_length: 0,
+                sequence,
+                acknowledged: received,
+                view: self.view,
+                body_crc: 0,
+            };
+            if self.outbox.is_staged() {
+                // A flush before this one was blocked in the middle of these bytes: they come first.
+            } else if self.outbox.stage(frames, header) {
+                self.told = received;
+                self.acknowledge_now = false;
+            } else if self.acknowledge_now || received - self.told >= ACKNOWLEDGE_AFTER {
+                self.outbox.stage_acknowledgement(header(0));
+                self.told = received;
+                self.acknowledge_now = false;
+            } else {
+                break;
+            }
+            if self.outbox.write(stream, frames, &mut self.counters).map_err(LinkDown::Failed)?
+                == Flushed::Blocked
+            {
+                return Ok(Flushed::Blocked);
+            }
+        }
+        if self.farewell == Farewell::Wanted {
+            stream.finish().map_err(LinkDown::Failed)?;
+            self.farewell = Farewell::Said;
+        }
+        Ok(Flushed::Done)
+    }
+
+    fn try_next(
+        &mut self,
+        frames: &impl Frames,
+        reserves: &mut impl FnMut(&Message) -> bool,
+    ) -> Result<Option<Message>, LinkDown> {
+        let Some(stream) = &self.stream else {
+            return Ok(None);
+        };
+        self.inbox.confirm_reservation(reserves);
+        loop {
+            let Some(arrival) = self.inbox.advance(stream, frames, &mut self.counters)? else {
+                return Ok(None);
+            };
+            let (header, message) = match arrival {
+                Arrival::Head { header, message } => (header, message),
+                Arrival::Page { message } => {
+                    // Its header was judged when it came.
+                    self.received.fetch_add(1, Ordering::Release);
+                    return Ok(Some(message));
+                }
+            };
+            if header.view != self.view {
+                return Err(BadFrame::View { found: header.view, current: self.view }.into());
+            }
+            self.outbox.acknowledge(header.acknowledged)?;
+            let Some(message) = message else { continue };
+            let expected = self.received.load(Ordering::Acquire) + 1;
+            if header.sequence > expected {
+                return Err(BadFrame::Gap { expected, found: header.sequence }.into());
+            }
+            if header.sequence < expected {
+                self.counters.duplicates += 1;
+                self.inbox.skip_body(&header);
+                continue;
+            }
+            match wire::page_behind(&message) {
+                Some(page) => {
+                    let reserved = reserves(&message).then_some(page);
+                    self.inbox.expect_body(&header, message, reserved);
+                }
+                None => {
+                    self.received.fetch_add(1, Ordering::Release);
+                    return Ok(Some(message));
+                }
+            }
+        }
+    }
+}

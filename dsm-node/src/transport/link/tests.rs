@@ -1,0 +1,371 @@
+//! Links over real sockets: order, exactness and restraint, also where connections break.
+
+use super::super::stream::would_block;
+use super::super::testing::{VecFrames, pair, tcp_pair};
+use super::*;
+use dsm_core::{Access, Copyset, Payload, TransactionId};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use std::sync::atomic::Ordering;
+
+const PAGE: usize = 4096;
+
+fn control(number: u64) -> Message {
+    Message::BarrierArrive { generation: number }
+}
+
+fn grant(page: u64, number: u64) -> Message {
+    Message::Grant {
+        page: PageId(page),
+        transaction: TransactionId { node: NodeId(1), number },
+        access: Access::Read,
+        payload: Payload::Bytes,
+        awaiting: Copyset::EMPTY,
+    }
+}
+
+fn links(page_size: usize) -> (Link, Link) {
+    (Link::new(NodeId(1), page_size), Link::new(NodeId(0), page_size))
+}
+
+fn connect(near: &mut Link, far: &mut Link, streams: (Stream, Stream)) {
+    let (near_has, far_has) = (near.received_through(), far.received_through());
+    near.attach(streams.0, far_has).expect("the far end has what was sent");
+    far.attach(streams.1, near_has).expect("the near end has what was sent");
+}
+
+fn wait(link: &Link, events: PollFlags) {
+    if let Some(descriptor) = link.descriptor() {
+        poll(&mut [PollFd::new(descriptor, events)], PollTimeout::MAX).expect("poll");
+    }
+}
+
+/// Everything that has arrived.
+fn drain(link: &mut Link, frames: &VecFrames) -> Result<Vec<Message>, LinkDown> {
+    let mut messages = Vec::new();
+    while let Some(message) = link.next(frames, |_| true)? {
+        messages.push(message);
+    }
+    Ok(messages)
+}
+
+/// Moves messages until `count` have come.
+fn pump(
+    near: &mut Link,
+    near_frames: &VecFrames,
+    far: &mut Link,
+    far_frames: &VecFrames,
+    count: usize,
+) -> Vec<Message> {
+    let mut messages = Vec::new();
+    while messages.len() < count {
+        near.flush(near_frames).expect("the connection stands");
+        wait(far, PollFlags::POLLIN);
+        messages.extend(drain(far, far_frames).expect("the connection stands"));
+    }
+    messages
+}
+
+#[test]
+fn messages_and_pages_arrive_in_order() {
+    for streams in [pair(None), tcp_pair()] {
+        let (mut near, mut far) = links(PAGE);
+        let (ours, theirs) = (VecFrames::new(PAGE, 8), VecFrames::new(PAGE, 8));
+        connect(&mut near, &mut far, streams);
+        let mut sent = Vec::new();
+        for number in 0..100 {
+            let page = number % 8;
+            ours.paint(PageId(page), page as u8);
+            near.send(&control(number), None).expect("it fits");
+            near.send(&grant(page, number), Some(PageId(page))).expect("it fits");
+            sent.extend([control(number), grant(page, number)]);
+        }
+        let came = pump(&mut near, &ours, &mut far, &theirs, sent.len());
+        assert_eq!(came, sent);
+        for page in 0..8 {
+            assert_eq!(theirs.page(PageId(page)), ours.page(PageId(page)));
+        }
+        let (out, into) = (near.counters(), far.counters());
+        assert_eq!((out.frames_sent, out.pages_sent), (200, 100));
+        assert_eq!((into.frames_received, into.pages_received), (200, 100));
+        assert_eq!(out.bytes_sent, into.bytes_received);
+    }
+}
+
+#[test]
+fn small_frames_share_a_system_call_and_nothing_is_allocated_twice() {
+    let (mut near, mut far) = links(PAGE);
+    let frames = VecFrames::new(PAGE, 1);
+    connect(&mut near, &mut far, pair(None));
+    for number in 0..50 {
+        near.send(&control(number), None).expect("it fits");
+    }
+    assert!(near.has_unsent());
+    assert_eq!(near.flush(&frames).expect("it stands"), Flushed::Done);
+    assert!(!near.has_unsent());
+    // One receive takes them all: the second call to `drain` has nothing to ask the socket for.
+    assert_eq!(drain(&mut far, &frames).expect("it stands").len(), 50);
+}
+
+#[test]
+fn large_pages_pass_through_tiny_buffers() {
+    let page_size = 2 << 20;
+    let (mut near, mut far) = links(page_size);
+    let (ours, theirs) = (VecFrames::new(page_size, 2), VecFrames::new(page_size, 2));
+    connect(&mut near, &mut far, pair(Some(1)));
+    for page in 0..2 {
+        ours.paint(PageId(page), 7 + page as u8);
+        near.send(&grant(page, page), Some(PageId(page))).expect("it fits");
+    }
+    assert_eq!(near.flush(&ours).expect("it stands"), Flushed::Blocked);
+    assert!(near.has_unsent());
+    assert_eq!(pump(&mut near, &ours, &mut far, &theirs, 2), [grant(0, 0), grant(1, 1)]);
+    assert_eq!(theirs.page(PageId(0)), ours.page(PageId(0)));
+    assert_eq!(theirs.page(PageId(1)), ours.page(PageId(1)));
+}
+
+#[test]
+fn a_page_that_nobody_waits_for_is_discarded_and_checked() {
+    let (mut near, mut far) = links(PAGE);
+    let (ours, theirs) = (VecFrames::new(PAGE, 1), VecFrames::new(PAGE, 1));
+    connect(&mut near, &mut far, pair(None));
+    ours.paint(PageId(0), 1);
+    near.send(&grant(0, 1), Some(PageId(0))).expect("it fits");
+    near.send(&control(2), None).expect("it fits");
+    near.flush(&ours).expect("it stands");
+    assert_eq!(far.next(&theirs, |_| false).expect("it stands"), Some(grant(0, 1)));
+    assert_eq!(far.next(&theirs, |_| false).expect("it stands"), Some(control(2)));
+    assert_eq!(theirs.writes.load(Ordering::Relaxed), 0);
+}
+
+#[test]
+fn a_revoked_reservation_takes_no_further_byte() {
+    let (mut near, mut far) = links(PAGE);
+    let (ours, theirs) = (VecFrames::new(PAGE, 1), VecFrames::new(PAGE, 1));
+    let (socket, peer) = pair(None);
+    ours.paint(PageId(0), 1);
+    near.send(&grant(0, 1), Some(PageId(0))).expect("it fits");
+    near.send(&control(2), None).expect("it fits");
+    let bytes = everything(&mut near, &ours);
+    far.attach(peer, 0).expect("nothing was sent");
+    socket.send(&bytes[..1000]).expect("it fits the socket");
+    assert_eq!(far.next(&theirs, |_| true).expect("it stands"), None);
+    let writes = theirs.writes.load(Ordering::Relaxed);
+    assert!(writes > 0, "the first part lands in the frame");
+    socket.send(&bytes[1000..]).expect("it fits the socket");
+    assert_eq!(far.next(&theirs, |_| false).expect("it stands"), Some(grant(0, 1)));
+    assert_eq!(far.next(&theirs, |_| false).expect("it stands"), Some(control(2)));
+    assert_eq!(theirs.writes.load(Ordering::Relaxed), writes);
+}
+
+/// All that `link` would write to a fresh connection.
+fn everything(link: &mut Link, frames: &VecFrames) -> Vec<u8> {
+    let (socket, peer) = pair(None);
+    link.attach(socket, 0).expect("the peer has nothing");
+    assert_eq!(link.flush(frames).expect("it stands"), Flushed::Done);
+    let mut bytes = vec![0; 1 << 20];
+    let came = peer.receive(&mut bytes).expect("it was written");
+    bytes.truncate(came);
+    bytes
+}
+
+#[test]
+fn a_connection_cut_at_any_byte_is_invisible() {
+    let messages = [control(1), grant(0, 2), control(3), grant(1, 4), control(5)];
+    let ours = VecFrames::new(PAGE, 2);
+    ours.paint(PageId(0), 11);
+    ours.paint(PageId(1), 22);
+    let mut original = Link::new(NodeId(1), PAGE);
+    for message in &messages {
+        original.send(message, wire::page_behind(message)).expect("it fits");
+    }
+    let stream = everything(&mut original, &ours);
+    for cut in 0..=stream.len() {
+        let (mut near, mut far) = links(PAGE);
+        let theirs = VecFrames::new(PAGE, 2);
+        for message in &messages {
+            near.send(message, wire::page_behind(message)).expect("it fits");
+        }
+        // The near end believes that it wrote everything; the far end sees the first `cut` bytes and the end.
+        everything(&mut near, &ours);
+        let (socket, peer) = pair(None);
+        far.attach(peer, 0).expect("nothing was sent");
+        socket.send(&stream[..cut]).expect("it fits the socket");
+        drop(socket);
+        let mut came = Vec::new();
+        loop {
+            match far.next(&theirs, |_| true) {
+                Ok(Some(message)) => came.push(message),
+                Ok(None) => wait(&far, PollFlags::POLLIN),
+                Err(LinkDown::Closed) => break,
+                Err(other) => panic!("cut at {cut}: {other}"),
+            }
+        }
+        assert!(!far.is_attached());
+        near.detach();
+        connect(&mut near, &mut far, pair(None));
+        let missing = messages.len() - came.len();
+        came.extend(pump(&mut near, &ours, &mut far, &theirs, missing));
+        assert_eq!(came, messages, "cut at {cut}");
+        assert_eq!(drain(&mut far, &theirs).expect("it stands"), []);
+        assert_eq!(theirs.page(PageId(0)), ours.page(PageId(0)), "cut at {cut}");
+        assert_eq!(theirs.page(PageId(1)), ours.page(PageId(1)), "cut at {cut}");
+        assert_eq!(far.received_through(), 5);
+        assert_eq!(near.counters().reconnects, 1);
+    }
+}
+
+#[test]
+fn a_write_cut_in_the_middle_is_repeated_from_the_frame() {
+    let page_size = 1 << 20;
+    let (mut near, mut far) = links(page_size);
+    let (ours, theirs) = (VecFrames::new(page_size, 1), VecFrames::new(page_size, 1));
+    ours.paint(PageId(0), 3);
+    connect(&mut near, &mut far, pair(Some(1)));
+    near.send(&grant(0, 1), Some(PageId(0))).expect("it fits");
+    assert_eq!(near.flush(&ours).expect("it stands"), Flushed::Blocked);
+    assert_eq!(drain(&mut far, &theirs).expect("it stands"), []);
+    near.detach();
+    assert_eq!(near.flush(&ours).expect("there is none to break"), Flushed::Blocked);
+    connect(&mut near, &mut far, pair(Some(1)));
+    assert_eq!(pump(&mut near, &ours, &mut far, &theirs, 1), [grant(0, 1)]);
+    assert_eq!(theirs.page(PageId(0)), ours.page(PageId(0)));
+}
+
+#[test]
+fn what_comes_twice_is_dropped_even_when_its_frame_has_changed() {
+    let (mut near, mut far) = links(PAGE);
+    let (ours, theirs) = (VecFrames::new(PAGE, 1), VecFrames::new(PAGE, 1));
+    ours.paint(PageId(0), 1);
+    connect(&mut near, &mut far, pair(None));
+    near.send(&grant(0, 1), Some(PageId(0))).expect("it fits");
+    assert_eq!(pump(&mut near, &ours, &mut far, &theirs, 1), [grant(0, 1)]);
+    let before = theirs.page(PageId(0));
+    ours.paint(PageId(0), 2);
+    // The handshake was overtaken by the old connection: the near end resends what the far end has.
+    let (socket, peer) = pair(None);
+    near.attach(socket, 0).expect("nothing is acknowledged");
+    far.attach(peer, 0).expect("nothing was sent");
+    near.send(&control(2), None).expect("it fits");
+    assert_eq!(pump(&mut near, &ours, &mut far, &theirs, 1), [control(2)]);
+    assert_eq!(far.counters().duplicates, 1);
+    assert_eq!(theirs.page(PageId(0)), before);
+}
+
+#[test]
+fn acknowledgements_free_what_is_kept() {
+    let (mut near, mut far) = links(PAGE);
+    let frames = VecFrames::new(PAGE, 1);
+    connect(&mut near, &mut far, pair(None));
+    for number in 0..ACKNOWLEDGE_AFTER {
+        near.send(&control(number), None).expect("it fits");
+    }
+    near.flush(&frames).expect("it stands");
+    assert_eq!(drain(&mut far, &frames).expect("it stands").len(), 64);
+    assert!(far.has_unsent(), "after so many frames an acknowledgement is owed");
+    far.flush(&frames).expect("it stands");
+    assert_eq!(drain(&mut near, &frames).expect("it stands"), []);
+    assert!(matches!(near.attach(pair(None).0, 63), Err(LinkDown::Bad(BadFrame::Acknowledged { .. }))));
+
+    connect(&mut near, &mut far, pair(None));
+    near.send(&control(99), None).expect("it fits");
+    near.flush(&frames).expect("it stands");
+    assert_eq!(drain(&mut far, &frames).expect("it stands").len(), 1);
+    assert!(!far.has_unsent());
+    far.acknowledge_if_due();
+    assert!(far.has_unsent());
+    far.flush(&frames).expect("it stands");
+    assert_eq!(drain(&mut near, &frames).expect("it stands"), []);
+    far.acknowledge_if_due();
+    assert!(!far.has_unsent(), "the peer knows");
+}
+
+/// Feeds `bytes` to a fresh link; why it went down, with proof that memory stayed as it was.
+fn feed(bytes: &[u8], writes: usize) -> LinkDown {
+    let mut far = Link::new(NodeId(0), PAGE);
+    let theirs = VecFrames::new(PAGE, 1);
+    let (socket, peer) = pair(None);
+    far.attach(peer, 0).expect("nothing was sent");
+    socket.send(bytes).expect("it fits the socket");
+    let down = drain(&mut far, &theirs).expect_err("it is bad");
+    assert!(!far.is_attached());
+    assert_eq!(far.counters().bad_frames, 1);
+    assert_eq!(theirs.writes.load(Ordering::Relaxed), writes);
+    down
+}
+
+#[test]
+fn bad_frames_take_the_connection_down_and_touch_nothing() {
+    let ours = VecFrames::new(PAGE, 1);
+    let mut near = Link::new(NodeId(1), PAGE);
+    near.send(&grant(0, 1), Some(PageId(0))).expect("it fits");
+    let good = everything(&mut near, &ours);
+
+    let noise: Vec<u8> = (0..4096_u32).map(|at| (at.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
+    assert!(matches!(feed(&noise, 0), LinkDown::Bad(BadFrame::Wire(WireError::Magic(_)))));
+
+    let mut long = good.clone();
+    long[12..16].copy_from_slice(&u32::MAX.to_le_bytes());
+    assert!(matches!(feed(&long, 0), LinkDown::Bad(BadFrame::Wire(WireError::BodyLength { .. }))));
+
+    let mut flipped = good.clone();
+    flipped[50] ^= 1;
+    assert!(matches!(feed(&flipped, 0), LinkDown::Bad(BadFrame::Wire(WireError::HeaderCrc { .. }))));
+
+    // A damaged body lands in the frame that was reserved for it, and its message is not handed out.
+    let mut damaged = good.clone();
+    *damaged.last_mut().expect("it has a body") ^= 1;
+    assert!(matches!(feed(&damaged, 1), LinkDown::Bad(BadFrame::BodyCrc { .. })));
+}
+
+#[test]
+fn gaps_and_impossible_acknowledgements_are_bad() {
+    let frame = |sequence, acknowledged, view| {
+        let mut bytes = Vec::new();
+        let length = wire::encode_message(&control(1), &mut bytes).expect("it fits");
+        let header = Header {
+            kind: Kind::Data,
+            control_length: u32::try_from(length).expect("it is short"),
+            body_length: 0,
+            sequence,
+            acknowledged,
+            view,
+            body_crc: 0,
+        };
+        [&header.encode(&bytes)[..], &bytes].concat()
+    };
+    let gap = BadFrame::Gap { expected: 1, found: 2 };
+    assert!(matches!(feed(&frame(2, 0, ViewId::FIRST), 0), LinkDown::Bad(bad) if bad == gap));
+    assert!(matches!(
+        feed(&frame(1, 1, ViewId::FIRST), 0),
+        LinkDown::Bad(BadFrame::Acknowledged { acknowledged: 1, first: 0, last: 0 })
+    ));
+    assert!(matches!(feed(&frame(1, 0, ViewId(2)), 0), LinkDown::Bad(BadFrame::View { .. })));
+}
+
+#[test]
+fn a_graceful_end_comes_after_everything_else() {
+    let (mut near, mut far) = links(PAGE);
+    let frames = VecFrames::new(PAGE, 1);
+    connect(&mut near, &mut far, pair(None));
+    near.send(&control(1), None).expect("it fits");
+    near.shutdown();
+    assert_eq!(near.flush(&frames).expect("it stands"), Flushed::Done);
+    assert!(!near.has_unsent());
+    assert_eq!(far.next(&frames, |_| true).expect("it stands"), Some(control(1)));
+    assert_eq!(far.next(&frames, |_| true).expect("a short read comes first"), None);
+    assert!(matches!(far.next(&frames, |_| true), Err(LinkDown::Closed)));
+}
+
+#[test]
+fn a_dead_peer_is_an_error_and_no_signal() {
+    let (mut near, mut far) = links(PAGE);
+    let frames = VecFrames::new(PAGE, 1);
+    connect(&mut near, &mut far, pair(None));
+    far.detach();
+    near.send(&control(1), None).expect("it fits");
+    match near.flush(&frames) {
+        Err(LinkDown::Failed(error)) => assert!(!would_block(&error)),
+        other => panic!("{other:?}"),
+    }
+    assert!(near.has_unsent(), "the message waits for the next connection");
+}

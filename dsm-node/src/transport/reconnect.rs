@@ -1,0 +1,186 @@
+//! Calling peers: for the first connection of a link, and for the next when one broke.
+//!
+//! Of two peers, the one with the higher rank calls, and the other waits; both give up after the same time.
+
+use super::acceptor::{Bell, HANDSHAKE_PATIENCE};
+use super::gate::{Gate, Incoming, Member, Notifier, RECONNECT_PATIENCE};
+use super::handshake::{Answer, HandshakeError, Hello, Purpose, Refusal, Subject, VERSION, hear, tell};
+use super::stream::{Stream, transport};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
+use dsm_core::NodeId;
+use parking_lot::Mutex;
+use std::io;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// The pause after the first failed call; each further one doubles it.
+const BACK_OFF_MIN: Duration = Duration::from_millis(10);
+
+/// No pause is longer.
+const BACK_OFF_MAX: Duration = Duration::from_millis(200);
+
+/// A port that refused connections for so long has nobody behind it any more.
+const REFUSED_PATIENCE: Duration = Duration::from_secs(1);
+
+/// Why a call to a peer failed.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum CallError {
+    /// Nobody listens there.
+    #[error("nobody listens at its address")]
+    NobodyThere,
+    /// It may go better another time.
+    #[error("{0}")]
+    Failed(String),
+    /// The other side does not want us.
+    #[error("{0}")]
+    Refused(Refusal),
+}
+
+/// Calls peers again whose links went down. Dropping it ends its calls.
+pub(crate) struct Reconnector {
+    shared: Option<Arc<Shared>>,
+    /// Its other ends notice that it is gone.
+    _stop: Sender<()>,
+}
+
+struct Shared {
+    gate: Arc<Gate>,
+    notifier: Notifier,
+    bell: Arc<Bell>,
+    stopped: Receiver<()>,
+    /// Peers that are being called.
+    calling: Mutex<Vec<NodeId>>,
+}
+
+impl Reconnector {
+    /// One that has nobody to call.
+    pub(super) fn idle() -> Reconnector {
+        Reconnector { shared: None, _stop: bounded(0).0 }
+    }
+
+    pub(super) fn new(gate: Arc<Gate>, notifier: Notifier, bell: Arc<Bell>) -> Reconnector {
+        let (stop, stopped) = bounded(0);
+        let calling = Mutex::new(Vec::new());
+        Reconnector { shared: Some(Arc::new(Shared { gate, notifier, bell, stopped, calling })), _stop: stop }
+    }
+
+    /// The link to `peer` is down: call it, or wait for its call. The answer is one [`Incoming::Reconnected`] or
+    /// [`Incoming::PeerUnreachable`], within bounded time.
+    pub fn begin(&self, peer: NodeId) {
+        let Some(shared) = &self.shared else { return };
+        if shared.gate.rank < peer {
+            shared.gate.await_call(peer, Instant::now() + RECONNECT_PATIENCE);
+            shared.bell.ring();
+            return;
+        }
+        let mut calling = shared.calling.lock();
+        if calling.contains(&peer) {
+            return;
+        }
+        calling.push(peer);
+        drop(calling);
+        let caller = Arc::clone(shared);
+        let spawned = std::thread::Builder::new()
+            .name(format!("dsm-call-{}", peer.0))
+            .spawn(move || caller.call_until_answered(peer));
+        if let Err(error) = spawned {
+            shared.report(peer, Err(format!("starting a thread: {error}")));
+        }
+    }
+}
+
+impl Shared {
+    fn call_until_answered(&self, peer: NodeId) {
+        let Some((cluster, member)) = self.gate.member(peer) else {
+            return self.report(peer, Err("it is not a member".to_owned()));
+        };
+        let began = Instant::now();
+        let mut pause = BACK_OFF_MIN;
+        let outcome = loop {
+            let left = RECONNECT_PATIENCE.saturating_sub(began.elapsed());
+            let cause = match call(&self.gate, peer, cluster, &member, left.min(HANDSHAKE_PATIENCE)) {
+                Ok(connected) => break Ok(connected),
+                Err(refused @ CallError::Refused(_)) => break Err(refused.to_string()),
+                Err(CallError::NobodyThere) if began.elapsed() >= REFUSED_PATIENCE => {
+                    break Err(CallError::NobodyThere.to_string());
+                }
+                Err(cause @ (CallError::NobodyThere | CallError::Failed(_))) => cause,
+            };
+            if began.elapsed() + pause >= RECONNECT_PATIENCE {
+                break Err(cause.to_string());
+            }
+            match self.stopped.recv_timeout(pause) {
+                Err(RecvTimeoutError::Timeout) => pause = (pause * 2).min(BACK_OFF_MAX),
+                Ok(()) | Err(RecvTimeoutError::Disconnected) => return,
+            }
+        };
+        self.report(peer, outcome);
+    }
+
+    fn report(&self, peer: NodeId, outcome: Result<(Stream, u64), String>) {
+        // First this, then the report: once it is read, the next call may have to begin.
+        self.calling.lock().retain(|called| *called != peer);
+        self.notifier.tell(match outcome {
+            Ok((stream, received_through)) => Incoming::Reconnected { peer, stream, received_through },
+            Err(cause) => Incoming::PeerUnreachable { peer, cause },
+        });
+    }
+}
+
+/// Calls `peer` once: the connection, and the last frame that the peer has from us.
+pub(super) fn call(
+    gate: &Gate,
+    peer: NodeId,
+    cluster: u64,
+    member: &Member,
+    patience: Duration,
+) -> Result<(Stream, u64), CallError> {
+    let deadline = Instant::now() + patience;
+    let stream = transport(member.endpoint.kind())
+        .connect(&member.endpoint, patience)
+        .map_err(|error| classify(&member.endpoint.to_string(), &error))?;
+    let hello = Hello {
+        rank: gate.rank,
+        incarnation: gate.incarnation,
+        purpose: Purpose::Link { cluster, received_through: gate.received_through(peer) },
+        listen: String::new(),
+        terms: gate.terms.clone(),
+    };
+    let failed = |error| describe(peer, error);
+    tell(&stream, gate.rank, &hello, deadline).map_err(failed)?;
+    match hear::<Answer>(&stream, deadline).map_err(failed)? {
+        Answer::Refused(refusal) => Err(CallError::Refused(refusal)),
+        Answer::Welcome { incarnation, received_through } if incarnation == member.incarnation => {
+            Ok((stream, received_through))
+        }
+        Answer::Welcome { incarnation, .. } => Err(CallError::Refused(Refusal::Stale {
+            rank: peer,
+            known: member.incarnation,
+            found: incarnation,
+        })),
+    }
+}
+
+/// The pauses between calls, for those who call in their own thread.
+pub(super) fn back_off() -> impl Iterator<Item = Duration> {
+    std::iter::successors(Some(BACK_OFF_MIN), |pause| Some((*pause * 2).min(BACK_OFF_MAX)))
+}
+
+fn classify(address: &str, error: &io::Error) -> CallError {
+    match error.kind() {
+        io::ErrorKind::ConnectionRefused => CallError::NobodyThere,
+        _ => CallError::Failed(format!("connecting to {address}: {error}")),
+    }
+}
+
+fn describe(peer: NodeId, error: HandshakeError) -> CallError {
+    match error {
+        HandshakeError::Version { version, .. } => CallError::Refused(Refusal::Mismatch {
+            subject: Subject::Version,
+            by: peer,
+            caller: VERSION.to_string(),
+            answerer: version.to_string(),
+        }),
+        other @ (HandshakeError::Garbage(_) | HandshakeError::Io(_)) => CallError::Failed(other.to_string()),
+    }
+}
