@@ -9,6 +9,7 @@ use crate::layout;
 use crate::node::{Node, Waiting};
 use crate::refs::{DsmBox, DsmRef};
 use crate::shared::Shared;
+use crate::stats::Stats;
 use crate::sync::refuse_in_section;
 use dsm_core::limits::NAME_LENGTH_MAX;
 use dsm_core::{Address, Command, Reply, RootAnswer, ViewId};
@@ -140,6 +141,13 @@ impl Dsm {
     /// [`Error::InCriticalSection`] if this thread holds a guard.
     pub fn sync(&self) -> Result<()> {
         refuse_in_section("sync")
+    }
+
+    /// What this node has counted since it joined; all zero when it has left. Blocks on this node's engine alone, for
+    /// microseconds.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        self.node.stats().unwrap_or_default()
     }
 
     /// Leaves: waits until every member's program is done, so that nobody needs this node's pages any more.

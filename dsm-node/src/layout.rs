@@ -115,7 +115,7 @@ impl Shape {
     }
 }
 
-/// A derived type, for [`registered`].
+/// A derived type that is not generic, for the comparison at join.
 pub struct Registration {
     identity: fn() -> Identity,
 }

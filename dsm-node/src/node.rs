@@ -8,8 +8,8 @@ use crate::stats::Stats;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TryRecvError, bounded};
 use dsm_core::{CallId, Command, Geometry, NodeId, Reply};
 use nix::sys::eventfd::EventFd;
-use std::sync::{Arc, OnceLock};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 static CURRENT: OnceLock<Node> = OnceLock::new();

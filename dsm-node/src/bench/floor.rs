@@ -13,7 +13,7 @@ use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::AsFd;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::thread;
 use std::time::Instant;
 
@@ -23,8 +23,9 @@ const REQUEST_LENGTH: usize = 64;
 /// One page of the default size.
 const PAGE_LENGTH: usize = limits::PAGE_SIZE_DEFAULT as usize;
 
-/// Where the floor's own region lies: behind the largest region that starts at the default base.
-const FLOOR_BASE: u64 = 0x3000_0000_0000;
+/// Where the floor's own regions lie, one behind the other, since a region's addresses stay reserved: behind the largest
+/// region that starts at the default base.
+static NEXT_BASE: AtomicU64 = AtomicU64::new(0x3000_0000_0000);
 
 /// Round trips before the measured ones: connections and caches warm up.
 const WARM_UP: usize = 200;
@@ -32,7 +33,9 @@ const WARM_UP: usize = 200;
 /// Times `samples` local faults: a load of an absent page, whose bytes are in its frame, is resolved by a handler
 /// thread that sits in a blocking read.
 pub(super) fn local_fault(samples: usize) -> Result<Latency> {
-    let geometry = Geometry::new(FLOOR_BASE, (samples * PAGE_LENGTH) as u64, limits::PAGE_SIZE_DEFAULT)?;
+    let size = (samples * PAGE_LENGTH) as u64;
+    let base = NEXT_BASE.fetch_add(size, Ordering::Relaxed);
+    let geometry = Geometry::new(base, size, limits::PAGE_SIZE_DEFAULT)?;
     let region = Region::new(geometry)?;
     fcntl(region.uffd().as_fd(), FcntlArg::F_SETFL(OFlag::empty()))
         .map_err(|errno| Error::io("making the floor's userfaultfd block", errno))?;

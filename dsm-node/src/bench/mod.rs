@@ -138,8 +138,8 @@ fn report(result: Result<()>) -> ExitCode {
 
 /// Starts the nodes, and takes the figures from the last line that rank 0 prints.
 fn measure_all(measures: &[Measure]) -> Result<Map<String, Value>> {
-    let program =
-        std::env::current_exe().map_err(|error| Error::io("finding this program to start it again", error))?;
+    let program = std::env::current_exe()
+        .map_err(|error| Error::io("finding this program to start it again", error))?;
     let names: Vec<&str> = measures.iter().map(|measure| measure.name()).collect();
     let cluster = Launch::new(program)
         .arg("bench")

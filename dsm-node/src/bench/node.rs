@@ -2,12 +2,12 @@
 
 use super::floor::{self, nanos_since};
 use super::{Figure, Measure};
+use crate::Shared;
 use crate::dsm::Dsm;
 use crate::error::Result;
 use crate::refs::{DsmBox, DsmRef};
 use crate::stats::Latency;
 use crate::sync::DsmMutex;
-use crate::Shared;
 use dsm_core::limits;
 use serde_json::{Map, Value};
 use std::hint::spin_loop;
@@ -117,7 +117,9 @@ impl Bench<'_> {
             Measure::LocalFault => Ok(Latency::new()),
             Measure::ReadMiss => self.touch(Self::write_all, |word| word.load(Ordering::Relaxed)),
             Measure::WriteMiss => self.touch(Self::write_all, |word| word.fetch_add(1, Ordering::Relaxed)),
-            Measure::Upgrade => self.touch(Self::read_after_write, |word| word.fetch_add(1, Ordering::Relaxed)),
+            Measure::Upgrade => {
+                self.touch(Self::read_after_write, |word| word.fetch_add(1, Ordering::Relaxed))
+            }
             Measure::PingPong => self.ping_pong(),
             Measure::FirstTouch => self.first_touch(),
             Measure::LockHandoff => self.lock(),

@@ -101,7 +101,7 @@ impl Engine {
         if queue[0].0 != waiting {
             let index = queue.iter().position(|(id, _)| *id == waiting).expect("the call waits");
             let (_, answer) = queue.remove(index).expect("found above");
-            tell(answer, Reply::LockDenied { holder: NodeId(0) });
+            tell(&answer, Reply::LockDenied { holder: NodeId(0) });
         }
     }
 

@@ -33,8 +33,7 @@ fn a_root_is_created_once_and_found_by_name_and_layout() {
 fn a_root_that_failed_is_created_by_the_next() {
     let refused = dsm().root::<u8>("failing", |_| Err(Error::Argument("no".into())));
     assert!(matches!(refused, Err(Error::Argument(_))));
-    let panicked =
-        catch_unwind(AssertUnwindSafe(|| dsm().root::<u8>("failing", |_| panic!("no")).map(|v| *v)));
+    let panicked = catch_unwind(AssertUnwindSafe(|| dsm().root::<u8>("failing", |_| panic!("no")).copied()));
     assert!(panicked.is_err());
     assert_eq!(*dsm().root("failing", |_| Ok(5_u8)).unwrap(), 5);
 }

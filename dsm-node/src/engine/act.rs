@@ -80,7 +80,8 @@ impl Engine {
     /// A block of this node's heap was dropped elsewhere. If it was the last of its span, the span goes back.
     fn free_block(&mut self, address: Address) {
         if let Some(first) = heap::free_local(address) {
-            self.upcoming.push_back(Event::Command { call: UNANSWERED, command: Command::SpanReturn { first } });
+            self.upcoming
+                .push_back(Event::Command { call: UNANSWERED, command: Command::SpanReturn { first } });
         }
     }
 

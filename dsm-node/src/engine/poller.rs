@@ -45,7 +45,9 @@ impl Poller {
     /// Waits on one of the engine's own descriptors too.
     pub fn watch(&self, source: Source, descriptor: impl AsFd) -> Result<()> {
         let event = EpollEvent::new(EpollFlags::EPOLLIN, token(source));
-        self.epoll.add(descriptor, event).map_err(|errno| Error::io("adding to the engine's epoll set", errno))
+        self.epoll
+            .add(descriptor, event)
+            .map_err(|errno| Error::io("adding to the engine's epoll set", errno))
     }
 
     /// Waits on what `peer` says too.

@@ -51,7 +51,8 @@ impl Timers {
             // The kernel takes a span of zero for "never".
             Some(at) => {
                 let span = at.since(self.now()).max(Duration::from_nanos(1));
-                self.kernel.set(Expiration::OneShot(TimeSpec::from_duration(span)), TimerSetTimeFlags::empty())
+                self.kernel
+                    .set(Expiration::OneShot(TimeSpec::from_duration(span)), TimerSetTimeFlags::empty())
             }
             None => self.kernel.unset(),
         };

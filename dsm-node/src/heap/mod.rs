@@ -107,7 +107,9 @@ impl Heap {
         let geometry = spans.geometry();
         // A span begins at a page; an alignment beyond that needs room to move the block's start.
         let room = (layout.align() as u64).saturating_sub(geometry.page_size());
-        let pages = geometry.pages_for((layout.size() as u64).saturating_add(room));
+        // Even a block of no bytes has an address in the span.
+        let bytes = (layout.size() as u64).max(1);
+        let pages = geometry.pages_for(bytes.saturating_add(room));
         let span = self.lease(spans, pages, pages)?;
         Ok(self.ledger.lock().enter_large(geometry, span, layout.align() as u64))
     }

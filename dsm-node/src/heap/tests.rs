@@ -134,3 +134,14 @@ fn a_full_region_is_used_to_the_last_page_and_idle_slabs_come_back() {
     heap.allocate(region, layout(64 * 4096, 8))
         .expect("the idle slab is given back for a block that needs it");
 }
+
+#[test]
+fn an_empty_block_of_wide_alignment_has_an_address_of_its_own() {
+    let region = TestRegion::new(64);
+    let heap = Heap::new();
+    for shift in 13..16 {
+        let address = heap.allocate(region, layout(0, 1 << shift)).unwrap();
+        assert!(address.is_multiple_of(1 << shift) && heap.ledger.lock().holds(address));
+        assert!(matches!(heap.release(address), Released::Emptied(_)));
+    }
+}

@@ -167,7 +167,9 @@ impl Arena {
         }
         let align = layout.align() as u64;
         let room = align.saturating_sub(geometry.page_size());
-        let pages = geometry.pages_for((layout.size() as u64).saturating_add(room));
+        // Even a block of no bytes has an address in the span.
+        let bytes = (layout.size() as u64).max(1);
+        let pages = geometry.pages_for(bytes.saturating_add(room));
         let record = Record::of(geometry, spans.lease(pages, SpanOwner::Domain(base))?);
         self.note(record);
         Ok(record.start.next_multiple_of(align))

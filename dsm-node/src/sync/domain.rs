@@ -53,6 +53,12 @@ pub(crate) struct Domain {
     spans: &'static dyn Spans,
 }
 
+// SAFETY: an address and a source of pages that any thread may ask; who may use what lies there is each method's
+// condition.
+unsafe impl Send for Domain {}
+// SAFETY: as above.
+unsafe impl Sync for Domain {}
+
 impl Domain {
     /// Leases a domain of its own for `value`, which is moved there.
     pub(crate) fn create<T>(spans: &'static dyn Spans, rank: u32, value: T) -> Result<Domain> {
@@ -159,7 +165,7 @@ impl Domain {
     unsafe fn poison_flag<'a>(self) -> &'a AtomicU32 {
         // SAFETY: the header was written by `create`, and this field is only ever reached as an atomic, which any
         // node may change.
-        unsafe { &*(&raw const (*self.header.as_ptr()).poisoned) }
+        unsafe { &(*self.header.as_ptr()).poisoned }
     }
 
     /// Whether `address` lies in it.
@@ -226,7 +232,7 @@ impl Domain {
         // SAFETY: the domain stands and its lock keeps other nodes out, as this function's caller promises; the stripe
         // keeps the other threads of this process out. The reference covers the arena alone, which neither the value
         // nor the atomic flag nor any block overlaps.
-        let arena = unsafe { &mut *(&raw mut (*self.header.as_ptr()).arena) };
+        let arena = unsafe { &mut (*self.header.as_ptr()).arena };
         work(arena, self.spans)
     }
 }

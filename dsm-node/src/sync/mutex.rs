@@ -36,13 +36,13 @@ pub struct DsmMutex<T> {
 /// The lock goes to other threads and nodes when this thread holds no guard any more. It stays in its thread: the
 /// lock's grant is the thread's.
 pub struct DsmMutexGuard<'a, T: ?Sized> {
+    /// A raw pointer, which also keeps the guard in its thread: `NonNull` is not `Send`.
     value: NonNull<T>,
     domain: Domain,
     acquired: CallId,
     /// Whether the thread was panicking when it got the lock: then the panic's cause is not in this section.
     panicking: bool,
-    /// The pointer makes the guard stay in its thread.
-    borrows: PhantomData<(&'a mut T, *mut ())>,
+    borrows: PhantomData<&'a mut T>,
 }
 
 /// A crash that undid the section before this one.

@@ -194,7 +194,7 @@ impl Worker {
     fn admit(&self, stream: Stream, hello: Box<Hello>) {
         match self.gate.judge(&hello) {
             Verdict::Join(joins) => {
-                // It fails where forming has just ended; the caller sees its connection closed, and calls again.
+                // It fails where forming has just ended; the caller sees its connection closed.
                 let _ = joins.send(Joiner::Caller { stream, hello });
             }
             Verdict::Welcome { peer_received_through, received_through } => {

@@ -178,7 +178,7 @@ fn a_rendezvous_that_is_not_there_is_named() {
 fn nodes_that_never_come_are_named_to_those_who_did() {
     let mut all = formations(3, Kind::Tcp);
     all.pop();
-    all.iter_mut().for_each(|formation| formation.patience = Duration::from_millis(500));
+    all.iter_mut().for_each(|formation| formation.patience = Duration::from_secs(2));
     all[1].patience = PATIENCE;
     for outcome in form_all(all) {
         let error = outcome.err().expect("rank 2 is missing");

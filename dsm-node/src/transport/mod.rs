@@ -25,13 +25,11 @@ mod stream;
 #[cfg(test)]
 mod testing;
 
-pub(crate) use endpoint::{Endpoint, Kind, NotAnEndpoint};
+pub(crate) use endpoint::{Endpoint, Kind};
 pub(crate) use form::{Formation, Mesh, form};
 pub(crate) use gate::Incoming;
-pub(crate) use handshake::{Identity, Refusal};
-pub(crate) use link::{BadFrame, Counters, Flushed, Link, LinkDown};
-pub(crate) use reconnect::Reconnector;
-pub(crate) use stream::Stream;
+pub(crate) use handshake::Identity;
+pub(crate) use link::{Counters, Flushed, Link, LinkDown};
 
 use dsm_core::PageId;
 use std::io;

@@ -148,11 +148,6 @@ impl Listener {
         }
     }
 
-    /// The kind of its socket.
-    pub fn kind(&self) -> Kind {
-        self.kind
-    }
-
     /// Where it listens, as the kernel has it.
     pub fn endpoint(&self) -> io::Result<Endpoint> {
         endpoint_of(&self.socket.local_addr()?)
@@ -194,7 +189,7 @@ impl Stream {
     pub fn receive_all(&self, mut bytes: &mut [u8], deadline: Instant) -> io::Result<()> {
         while !bytes.is_empty() {
             match self.receive(bytes) {
-                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                Ok(0) => return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the other side hung up")),
                 Ok(came) => bytes = &mut bytes[came..],
                 Err(error) if would_block(&error) => self.wait(PollFlags::POLLIN, deadline)?,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -227,7 +222,7 @@ impl Stream {
     fn wait(&self, events: PollFlags, deadline: Instant) -> io::Result<()> {
         let left = deadline.saturating_duration_since(Instant::now());
         if left.is_zero() {
-            return Err(io::ErrorKind::TimedOut.into());
+            return Err(io::Error::new(io::ErrorKind::TimedOut, "no answer in time"));
         }
         let mut polled = [PollFd::new(self.as_fd(), events)];
         match poll(&mut polled, poll_timeout(left)) {
@@ -336,7 +331,7 @@ mod tests {
         let listener = transport(Kind::Tcp).listen(&endpoint).expect("it listens");
         let bound = listener.endpoint().expect("it is bound");
         let inherited = Listener::inherit(OwnedFd::from(listener.socket)).expect("it is a listener");
-        assert_eq!((inherited.kind(), inherited.endpoint().expect("it is bound")), (Kind::Tcp, bound));
+        assert_eq!((inherited.kind, inherited.endpoint().expect("it is bound")), (Kind::Tcp, bound));
         let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
         assert!(Listener::inherit(OwnedFd::from(socket)).is_err());
     }

@@ -3,8 +3,8 @@
 //! Ends with one line of counts; with exit 1 and the seed on a failure, with exit 2 on a usage error.
 
 use clap::Parser;
-use dsm_tests::sim::{self, Counts, Failure, Options};
-use std::io::{IsTerminal, Write};
+use dsm_tests::sim::{self, Counts, Failure, Mutant, Options};
+use std::io::{self, IsTerminal, Write};
 use std::ops::Range;
 use std::process::ExitCode;
 use std::sync::Mutex;
@@ -30,6 +30,9 @@ struct Arguments {
     /// Goes on after a failure, and lists every seed that fails.
     #[arg(long)]
     all: bool,
+    /// Plants a deliberate fault, which is to be found; see `sim::Mutant`.
+    #[arg(long, value_name = "NAME", value_parser = mutant)]
+    mutant: Option<Mutant>,
     /// Prints how many messages of each kind there were.
     #[arg(long)]
     messages: bool,
@@ -50,42 +53,43 @@ fn seeds(text: &str) -> Result<Range<u64>, String> {
     }
 }
 
+fn mutant(name: &str) -> Result<Mutant, String> {
+    Mutant::named(name).ok_or_else(|| format!("there is no such mutant; there are {:?}", Mutant::ALL))
+}
+
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    let options = Options { crashes: !arguments.no_crashes, echo: arguments.trace, ..Options::default() };
+    let options = Options { mutant: arguments.mutant, crashes: !arguments.no_crashes, echo: arguments.trace };
     let range = arguments.seed.map_or(arguments.seeds.clone(), |seed| seed..seed + 1);
     let jobs = arguments.jobs.or_else(|| thread::available_parallelism().ok().map(Into::into)).unwrap_or(1);
-    match run_all(&range, &options, jobs.max(1), arguments.all) {
+    let outcome = run_all(&range, &options, jobs.max(1), arguments.all);
+    // A reader that closes the pipe early has seen enough.
+    drop(print(&outcome, arguments.messages));
+    if outcome.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn print(outcome: &Result<Counts, Vec<Failure>>, messages: bool) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    match outcome {
         Ok(counts) => {
-            if arguments.messages {
-                for (kind, count) in &counts.messages {
-                    println!("{kind:>16} {count}");
-                }
+            for (kind, count) in counts.messages.iter().filter(|_| messages) {
+                writeln!(out, "{kind:>16} {count}")?;
             }
-            println!("{counts}");
-            ExitCode::SUCCESS
+            writeln!(out, "{counts}")
         }
         Err(failures) => {
-            // The seed is the first word that anybody needs.
-            for failure in &failures {
-                println!("seed {}: {}", failure.seed, failure.what);
+            // The seed is the first thing that anybody needs.
+            for failure in failures {
+                writeln!(out, "seed {}: {}", failure.seed, failure.what)?;
             }
-            if let Some(first) = failures.first() {
-                println!("{first}");
-            }
-            ExitCode::FAILURE
+            failures.first().map_or(Ok(()), |first| writeln!(out, "{first}"))
         }
     }
 }
 
 /// Runs all seeds of the range. Their failures, the lowest seed's first; unless `all` are wanted, no seed is begun
 /// after one has failed.
-fn run_all(
-    range: &Range<u64>,
-    options: &Options,
-    jobs: usize,
-    all: bool,
-) -> Result<Counts, Vec<Box<Failure>>> {
+fn run_all(range: &Range<u64>, options: &Options, jobs: usize, all: bool) -> Result<Counts, Vec<Failure>> {
     let next = AtomicU64::new(range.start);
     let stop = AtomicU64::new(range.end);
     let total = Mutex::new(Counts::default());
@@ -107,7 +111,7 @@ fn run_all(
                             if !all {
                                 stop.fetch_min(seed, Ordering::Relaxed);
                             }
-                            lock(&failures).push(failure);
+                            lock(&failures).push(*failure);
                         }
                     }
                 }
@@ -135,15 +139,15 @@ const PROGRESS_EVERY: u64 = 64;
 
 fn progress(seed: u64, range: &Range<u64>) {
     let done = seed - range.start;
-    if done.is_multiple_of(PROGRESS_EVERY) && std::io::stderr().is_terminal() {
+    if done.is_multiple_of(PROGRESS_EVERY) && io::stderr().is_terminal() {
         eprint!("\r{done} of {} seeds", range.end - range.start);
         // A line of progress that does not appear is no failure.
-        let _ = std::io::stderr().flush();
+        let _ = io::stderr().flush();
     }
 }
 
 fn clear_progress() {
-    if std::io::stderr().is_terminal() {
+    if io::stderr().is_terminal() {
         eprint!("\r\x1b[K");
     }
 }

@@ -70,6 +70,7 @@ impl World {
             Operation::Load(_)
             | Operation::Store(_)
             | Operation::Increment(_)
+            | Operation::FinishIncrement(_)
             | Operation::Straddle(..)
             | Operation::LoadGuarded(_)
             | Operation::StoreGuarded(_) => Err(format!("{operation:?} is no call")),
@@ -125,18 +126,18 @@ impl World {
 
     /// What the oracle learns from a message that is about to reach a lock's home.
     pub(super) fn observe(&mut self, at: NodeId, message: &Message) {
-        match *message {
-            Message::LockRequest { lock, ticket, wait: true } if self.plan.home_of(lock) == Some(at) => {
-                if let Some(index) = self.plan.index_of(lock) {
-                    self.oracle.lock_queued(index, ticket);
-                }
-            }
-            Message::LockWithdraw { lock, ticket } => {
-                if let Some(index) = self.plan.index_of(lock) {
-                    self.oracle.lock_withdrawn(index, ticket);
-                }
-            }
-            _ => {}
+        let (Message::LockRequest { lock, ticket, wait: true } | Message::LockWithdraw { lock, ticket }) =
+            *message
+        else {
+            return;
+        };
+        let Some(index) = self.plan.index_of(lock).filter(|_| self.plan.home_of(lock) == Some(at)) else {
+            return;
+        };
+        if matches!(message, Message::LockWithdraw { .. }) {
+            self.oracle.lock_withdrawn(index, ticket);
+        } else {
+            self.oracle.lock_queued(index, ticket);
         }
     }
 

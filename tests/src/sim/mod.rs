@@ -12,6 +12,7 @@
 mod calls;
 mod counts;
 mod executor;
+mod lies;
 mod mutant;
 mod network;
 mod node;
@@ -61,6 +62,8 @@ const TRACE_LINES: usize = 80;
 pub struct Failure {
     /// The seed that replays it.
     pub seed: u64,
+    /// The deliberate fault that was planted, if any.
+    pub mutant: Option<Mutant>,
     /// When it came to light.
     pub time: Time,
     /// What was wrong.
@@ -81,7 +84,8 @@ impl fmt::Display for Failure {
         for line in &self.trace {
             writeln!(f, "  {line}")?;
         }
-        write!(f, "replay: cargo run --release -p dsm-tests --bin sim -- --seed {} --trace", self.seed)
+        write!(f, "replay: cargo run --release -p dsm-tests --bin sim -- --seed {} --trace", self.seed)?;
+        self.mutant.map_or(Ok(()), |mutant| write!(f, " --mutant {mutant:?}"))
     }
 }
 
@@ -106,6 +110,6 @@ fn attempt(seed: u64, options: &Options, tracing: Tracing) -> Result<Counts, Box
     let (time, counts, trace) = world.into_parts();
     match outcome {
         Ok(()) => Ok(counts),
-        Err(what) => Err(Box::new(Failure { seed, time, what, trace })),
+        Err(what) => Err(Box::new(Failure { seed, mutant: options.mutant, time, what, trace })),
     }
 }

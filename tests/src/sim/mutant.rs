@@ -30,11 +30,29 @@ pub enum Mutant {
     GrantsDeniedLocks,
     /// A lock is released as soon as it is granted.
     ReleasesEarly,
+    /// `Protect` is not carried out at all.
+    ForgetsProtect,
+    /// A frame is given to something else as soon as its bytes were sent.
+    ReusesSentFrame,
+    /// An atomic increment is a load and a store, with anything between them.
+    TearsIncrements,
+    /// Who reaches the barrier is let through.
+    PassesBarrierAlone,
+    /// Who leaves need not wait for the others.
+    LeavesAlone,
+    /// Every claimant of a root is to create it.
+    CreatesRootsTwice,
+    /// A span is leased that was leased before.
+    LeasesTwice,
+    /// The news that a block was dropped is lost.
+    LosesFrees,
+    /// No survivor hears of a death.
+    HidesDeaths,
 }
 
 impl Mutant {
     /// All of them.
-    pub const ALL: [Mutant; 12] = [
+    pub const ALL: [Mutant; 21] = [
         Mutant::KeepsReadMapping,
         Mutant::KeepsWriteMapping,
         Mutant::MapsReadsWritable,
@@ -47,5 +65,33 @@ impl Mutant {
         Mutant::LosesWake,
         Mutant::GrantsDeniedLocks,
         Mutant::ReleasesEarly,
+        Mutant::ForgetsProtect,
+        Mutant::ReusesSentFrame,
+        Mutant::TearsIncrements,
+        Mutant::PassesBarrierAlone,
+        Mutant::LeavesAlone,
+        Mutant::CreatesRootsTwice,
+        Mutant::LeasesTwice,
+        Mutant::LosesFrees,
+        Mutant::HidesDeaths,
     ];
+
+    /// The mutant of that name.
+    #[must_use]
+    pub fn named(name: &str) -> Option<Mutant> {
+        Mutant::ALL.into_iter().find(|mutant| format!("{mutant:?}") == name)
+    }
+
+    /// Whether the lie is one about page tables: then its effect on memory is to be found, and not the lie itself, so
+    /// page tables are not held against the machine.
+    #[must_use]
+    pub fn is_about_page_tables(self) -> bool {
+        matches!(self, Mutant::KeepsReadMapping | Mutant::KeepsWriteMapping | Mutant::MapsReadsWritable)
+    }
+
+    /// Whether the lie is one about the bytes of a grant, which then are not what the sender's frame holds.
+    #[must_use]
+    pub fn is_about_bodies(self) -> bool {
+        matches!(self, Mutant::StaleBody)
+    }
 }

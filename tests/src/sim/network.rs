@@ -1,14 +1,11 @@
 //! The network: delays, first-in-first-out per ordered pair of nodes as a connection gives it, reordering between
 //! pairs, and, in runs whose plan says so, reordering of coherence messages within a pair too.
-//!
-//! It also tells the lies of those mutants that are faults of the network.
 
-use super::mutant::Mutant;
+use super::lies::Lies;
 use super::node::Body;
 use super::queue::Happening;
 use super::world::World;
-use dsm_core::{Message, NodeId, PageId, Time, TransactionId};
-use std::collections::BTreeSet;
+use dsm_core::{Message, NodeId, Time};
 use std::time::Duration;
 
 /// The state of all connections.
@@ -16,26 +13,18 @@ pub struct Network {
     nodes: usize,
     /// When the latest message of each ordered pair arrives.
     latest: Vec<Time>,
-    /// Messages that a mutant delivered before they were sent, and that must not come twice.
-    forged: BTreeSet<Forgery>,
-}
-
-type Forgery = (NodeId, Kind, PageId, TransactionId);
-
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Kind {
-    Ack,
-    Confirm,
+    /// What a lying network remembers.
+    pub(super) lies: Lies,
 }
 
 /// The gap between two messages of a connection, and the way of a forged one: the shortest there is.
-const INSTANT: Duration = Duration::from_nanos(1);
+pub(super) const INSTANT: Duration = Duration::from_nanos(1);
 
 impl Network {
     /// Nothing under way between `nodes` nodes.
     #[must_use]
     pub fn new(nodes: usize) -> Network {
-        Network { nodes, latest: vec![Time::ZERO; nodes * nodes], forged: BTreeSet::new() }
+        Network { nodes, latest: vec![Time::ZERO; nodes * nodes], lies: Lies::default() }
     }
 
     fn latest(&mut self, from: NodeId, to: NodeId) -> &mut Time {
@@ -59,43 +48,6 @@ impl World {
             *latest = at;
         }
         self.queue.schedule(at, Happening::Delivered { from, to, message, body });
-    }
-
-    /// What a lying network does about a message; `true` if the message itself is lost.
-    fn lies(&mut self, mutant: Mutant, from: NodeId, to: NodeId, message: &Message) -> bool {
-        match (mutant, message) {
-            (Mutant::DropsInvalidate, Message::Invalidate { .. }) => true,
-            (Mutant::AcksEarly, &Message::Invalidate { page, transaction }) if to != transaction.node => {
-                self.network.forged.insert((to, Kind::Ack, page, transaction));
-                self.forge(to, transaction.node, Message::Ack { page, transaction });
-                false
-            }
-            (Mutant::AcksEarly, &Message::Ack { page, transaction }) => {
-                self.network.forged.remove(&(from, Kind::Ack, page, transaction))
-            }
-            (Mutant::ConfirmsEarly, &Message::Grant { page, transaction, .. }) => {
-                let home = self.plan.geometry.home_of(page, self.plan.members);
-                if home != to {
-                    self.network.forged.insert((to, Kind::Confirm, page, transaction));
-                    self.forge(to, home, Message::Confirm { page, transaction });
-                }
-                false
-            }
-            (Mutant::ConfirmsEarly, &Message::Confirm { page, transaction }) => {
-                self.network.forged.remove(&(from, Kind::Confirm, page, transaction))
-            }
-            (Mutant::ReleasesEarly, &Message::LockGrant { lock, ticket }) => {
-                self.forge(to, from, Message::LockRelease { lock, ticket });
-                false
-            }
-            (Mutant::ReleasesEarly, Message::LockRelease { .. }) => true,
-            (_, _) => false,
-        }
-    }
-
-    fn forge(&mut self, from: NodeId, to: NodeId, message: Message) {
-        let at = self.now + INSTANT;
-        self.queue.schedule(at, Happening::Delivered { from, to, message, body: None });
     }
 }
 

@@ -25,6 +25,8 @@ pub enum Operation {
     Store(Cell),
     /// Adds one to a word, atomically.
     Increment(Cell),
+    /// The second half of an increment that a mutant tore: stores the register's value plus one.
+    FinishIncrement(Cell),
     /// One instruction that loads from, or stores to, two pages: both must be accessible at one moment.
     Straddle(Cell, Cell, Want),
     /// Acquires the lock of that index; when it is denied, everything up to the `Unlock` is skipped.

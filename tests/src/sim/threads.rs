@@ -2,6 +2,7 @@
 //! that it needs; else it faults on the first page that is missing, and is tried again from the start.
 
 use super::Check;
+use super::mutant::Mutant;
 use super::node::{State, Thread, ThreadId, slot};
 use super::plan::Cell;
 use super::program::Operation;
@@ -11,8 +12,8 @@ use dsm_core::{PageId, Want};
 use std::time::Duration;
 
 /// No instruction faults more often than this. With minimum residency a woken thread finds its page, unless its core
-/// kept it waiting beyond the longest residency, or two threads that need two pages each have taken one and wait for
-/// the other, until one of them loses its page unused.
+/// kept it waiting beyond the longest residency, or it needs a second page, lower than the first. The worst of the first
+/// 100,000 seeds faults 17 times.
 const FAULTS_OF_INSTRUCTION_MAX: u32 = 60;
 
 /// A duplicate of a fault's report comes within this time.
@@ -68,7 +69,9 @@ impl World {
         let guarded = |lock: usize| &self.plan.locks[lock].cell;
         match operation {
             Operation::Load(cell) => one(cell, Want::Read),
-            Operation::Store(cell) | Operation::Increment(cell) => one(cell, Want::Write),
+            Operation::Store(cell) | Operation::Increment(cell) | Operation::FinishIncrement(cell) => {
+                one(cell, Want::Write)
+            }
             Operation::Straddle(first, second, want) => {
                 Some([Some((first.page, *want)), Some((second.page, *want))])
             }
@@ -97,7 +100,18 @@ impl World {
             Operation::Increment(cell) => {
                 let value = self.load(thread, cell)?;
                 self.oracle.counted(cell);
+                if self.mutant == Some(Mutant::TearsIncrements) {
+                    let this = self.thread(thread);
+                    this.register = value;
+                    // Behind the increment itself, which is at the front still.
+                    this.program.insert(1, Operation::FinishIncrement(cell));
+                    return Ok(());
+                }
                 self.store(thread, cell, value + 1)
+            }
+            Operation::FinishIncrement(cell) => {
+                let value = self.thread(thread).register + 1;
+                self.store(thread, cell, value)
             }
             Operation::Straddle(first, second, Want::Read) => {
                 self.load(thread, first)?;

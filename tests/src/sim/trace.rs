@@ -4,6 +4,7 @@
 
 use dsm_core::{NodeId, Time};
 use std::collections::VecDeque;
+use std::io::Write;
 
 /// Who wants the lines.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -47,7 +48,8 @@ impl Trace {
         );
         match self.wanted {
             Tracing::Off => {}
-            Tracing::Echo => println!("{text}"),
+            // Whoever closed the pipe has seen enough.
+            Tracing::Echo => drop(writeln!(std::io::stdout(), "{text}")),
             Tracing::Last(limit) => {
                 if self.lines.len() == limit {
                     self.lines.pop_front();

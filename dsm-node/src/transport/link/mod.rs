@@ -32,6 +32,7 @@ const ACKNOWLEDGE_AFTER: u64 = 64;
 /// The session with one peer.
 pub(crate) struct Link {
     peer: NodeId,
+    /// The membership that this node speaks for, and expects the peer to. It is fixed as yet.
     view: ViewId,
     stream: Option<Stream>,
     inbox: Inbox,
@@ -192,11 +193,6 @@ impl Link {
     /// [`Link::received_through`] for other threads, which shake hands.
     pub fn received_handle(&self) -> Arc<AtomicU64> {
         Arc::clone(&self.received)
-    }
-
-    /// Speaks for another membership from now on, and expects the peer to.
-    pub fn set_view(&mut self, view: ViewId) {
-        self.view = view;
     }
 
     /// Goes on over `stream`; the peer has received all frames up to `peer_received_through`. What it has not is sent

@@ -92,7 +92,7 @@ fn messages_and_pages_arrive_in_order() {
 }
 
 #[test]
-fn small_frames_share_a_system_call_and_nothing_is_allocated_twice() {
+fn a_run_of_small_frames_goes_out_in_one_flush() {
     let (mut near, mut far) = links(PAGE);
     let frames = VecFrames::new(PAGE, 1);
     connect(&mut near, &mut far, pair(None));
@@ -102,7 +102,6 @@ fn small_frames_share_a_system_call_and_nothing_is_allocated_twice() {
     assert!(near.has_unsent());
     assert_eq!(near.flush(&frames).expect("it stands"), Flushed::Done);
     assert!(!near.has_unsent());
-    // One receive takes them all: the second call to `drain` has nothing to ask the socket for.
     assert_eq!(drain(&mut far, &frames).expect("it stands").len(), 50);
 }
 
