@@ -82,13 +82,6 @@ impl Logger {
         }
     }
 
-    /// Informs the first time that `key` and `number` come together; `text` is built only then.
-    pub fn info_once(&self, key: &'static str, number: u64, text: impl FnOnce() -> String) {
-        if self.said.lock().insert((key, number)) {
-            self.info(text());
-        }
-    }
-
     /// Waits until everything said so far was emitted, for `patience` at most; whether it was. Not for the engine: the
     /// log's thread may be stuck behind an application thread that waits for it.
     pub fn flush(&self, patience: Duration) -> bool {
@@ -164,7 +157,7 @@ mod tests {
             logger.warn_once("bad frame", 2, || String::from("b"));
         }
         logger.warn_once("bad frame", 3, || String::from("c"));
-        logger.info_once("joined", 3, || String::from("d"));
+        logger.info("d");
         logger.error("e");
         assert!(logger.flush(PATIENCE));
         let lines = lines.lock();

@@ -165,7 +165,9 @@ fn judge(outcome: &Outcome, tally: &Tally, summary: &Summary, stalled: bool) -> 
         return ExitCode::FAILURE;
     }
     if let Some((rank, code)) = outcome.first_failure {
-        let cause = tally.failure(rank).map_or_else(|| format!("ended with exit code {code}"), str::to_owned);
+        let status = || outcome.nodes.get(rank as usize).and_then(|node| node.status);
+        let ended = || status().map_or_else(|| format!("exit code {code}"), |status| status.to_string());
+        let cause = tally.failure(rank).map_or_else(|| format!("ended with {}", ended()), str::to_owned);
         eprintln!("dsm-demo: rank {rank}: {cause}");
         return ExitCode::from(u8::try_from(code).unwrap_or(u8::MAX));
     }
