@@ -110,7 +110,6 @@ impl Engine {
     pub(super) fn flush(&mut self, peer: NodeId) {
         let Some(link) = self.links.get_mut(peer.index()).and_then(Option::as_mut) else { return };
         let was_blocked = self.blocked.contains(peer);
-        link.acknowledge_if_due();
         let flushed = match link.flush(&self.region.frames()) {
             Ok(flushed) => flushed,
             Err(down) => return self.link_down(peer, &down.to_string()),
