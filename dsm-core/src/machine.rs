@@ -12,7 +12,7 @@ use crate::event::{Event, Timer};
 use crate::geometry::Geometry;
 use crate::home::Home;
 use crate::ids::{Address, NodeId, PageId, ViewId};
-use crate::local::{Grant, Local};
+use crate::local::{Forward, Grant, Local};
 use crate::locks::Locks;
 use crate::message::{Message, Payload, SpanOwner};
 use crate::outbox::Outbox;
@@ -209,8 +209,9 @@ impl Machine {
                 self.home.request(page, transaction, want, self.gone, out)?;
             }
             Message::Confirm { page, transaction } => self.home.confirm(page, transaction, self.gone, out)?,
-            Message::Forward { page, transaction, want, awaiting } => {
-                self.local.forward(now, page, transaction, want, awaiting, out)?;
+            Message::Forward { page, transaction, want, awaiting, contended } => {
+                let forward = Forward { transaction, want, awaiting, contended };
+                self.local.forward(now, page, forward, out)?;
             }
             Message::Invalidate { page, transaction } => {
                 self.local.invalidate(now, page, transaction, out)?
@@ -218,10 +219,11 @@ impl Machine {
             Message::Ack { page, transaction } => {
                 self.local.ack(now, from, page, transaction, self.placement.home_of(page), out)?;
             }
-            Message::Grant { page, transaction, access, payload, awaiting } => {
-                let grant = Grant { transaction, access, payload, awaiting };
+            Message::Grant { page, transaction, access, payload, awaiting, contended } => {
+                let grant = Grant { transaction, access, payload, awaiting, contended };
                 self.local.grant(now, page, &grant, self.placement.home_of(page), self.gone, out)?;
             }
+            Message::Hurry { page, transaction } => self.local.hurry(page, transaction, from, out),
             Message::Lost { page, transaction, node } => self.local.lost(page, transaction, node, out),
             Message::LockRequest { lock, ticket, wait } => self.locks.request(lock, ticket, wait, out)?,
             Message::LockWithdraw { lock, ticket } => self.locks.withdraw(lock, ticket, out),

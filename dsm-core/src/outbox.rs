@@ -30,6 +30,22 @@ impl<'a> Outbox<'a> {
         }
     }
 
+    /// Says `message` to `to`, which need not hear it before it hears something else.
+    pub fn send_lazily(&mut self, to: NodeId, message: Message) {
+        if to == self.me {
+            self.to_self.push_back(message);
+        } else if !self.gone.contains(to) {
+            self.actions.push(Action::SendLazily { to, message });
+        }
+    }
+
+    /// Lets `to` hear what was held back.
+    pub fn flush(&mut self, to: NodeId) {
+        if to != self.me && !self.gone.contains(to) {
+            self.actions.push(Action::Flush { to });
+        }
+    }
+
     /// Says `message` to `to`, with the bytes of `page`. A node never sends a page to itself: it holds it.
     pub fn send_page(&mut self, to: NodeId, page: PageId, message: Message) {
         assert_ne!(to, self.me, "{page} would be sent to the node that holds it");

@@ -101,6 +101,8 @@ impl Engine {
             upcoming: VecDeque::new(),
             actions: Vec::new(),
             unflushed: Vec::new(),
+            held_back: Copyset::EMPTY,
+            timer_ran_out: false,
             blocked: Copyset::EMPTY,
             stats: Stats::default(),
             log,

@@ -61,6 +61,9 @@ pub(super) struct Engine {
     actions: Actions,
     /// Peers to which something was said since the last flush.
     unflushed: Vec<NodeId>,
+    /// Peers for which something is held back.
+    held_back: Copyset,
+    timer_ran_out: bool,
     /// Peers whose connection takes no more bytes for now.
     blocked: Copyset,
     stats: Stats,
@@ -73,8 +76,10 @@ impl Engine {
     fn run(mut self) -> Result<()> {
         while !self.stopping {
             self.timers.arm()?;
-            for source in self.poller.wait()? {
-                self.turn_to(source)?;
+            for index in 0..self.poller.wait()? {
+                for source in self.poller.found(index) {
+                    self.turn_to(source)?;
+                }
             }
             self.fire_timers()?;
             self.flush_all();
@@ -90,6 +95,7 @@ impl Engine {
             Source::Incoming => self.take_incoming(),
             Source::Timer => {
                 self.timers.ran_out();
+                self.timer_ran_out = true;
                 Ok(())
             }
             Source::Readable(peer) => self.receive(peer),
@@ -157,8 +163,10 @@ impl Engine {
             match received {
                 Ok(Some(message)) => self.handle(Event::Received { from: peer, message })?,
                 Ok(None) => {
-                    // An acknowledgement may be due, and nothing else to carry it.
-                    self.mark_unflushed(peer);
+                    // What came last may have been one too many to go unacknowledged.
+                    if self.links[peer.index()].as_ref().is_some_and(Link::owes_acknowledgement) {
+                        self.mark_unflushed(peer);
+                    }
                     return Ok(());
                 }
                 Err(down) => {
@@ -233,8 +241,18 @@ impl Engine {
     }
 
     fn fire_timers(&mut self) -> Result<()> {
-        while let Some(timer) = self.timers.take_due(self.timers.now()) {
+        if !self.timer_ran_out {
+            return Ok(());
+        }
+        self.timer_ran_out = false;
+        let now = self.timers.now();
+        while let Some(timer) = self.timers.take_due(now) {
             self.handle(Event::TimerFired(timer))?;
+        }
+        if self.timers.take_flush(now) {
+            for peer in std::mem::take(&mut self.held_back).iter() {
+                self.mark_unflushed(peer);
+            }
         }
         Ok(())
     }
@@ -253,10 +271,12 @@ impl Engine {
             if left.is_zero() {
                 break;
             }
-            for source in self.poller.wait_for(left)? {
-                match source {
-                    Source::Readable(_) | Source::Writable(_) => self.turn_to(source)?,
-                    Source::Faults | Source::Orders | Source::Incoming | Source::Timer => {}
+            for index in 0..self.poller.wait_for(left)? {
+                for source in self.poller.found(index) {
+                    match source {
+                        Source::Readable(_) | Source::Writable(_) => self.turn_to(source)?,
+                        Source::Faults | Source::Orders | Source::Incoming | Source::Timer => {}
+                    }
                 }
             }
         }
