@@ -20,6 +20,7 @@ use crate::placement::Placement;
 use crate::roots::Roots;
 use crate::spans::Spans;
 use crate::time::Time;
+use std::collections::VecDeque;
 
 /// A broken invariant, in words.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
@@ -52,6 +53,8 @@ pub struct Machine {
     roots: Roots,
     spans: Spans,
     calls: Calls,
+    /// Messages to this node itself: empty between events, kept so that no event allocates it.
+    to_self: VecDeque<Message>,
 }
 
 impl Machine {
@@ -74,6 +77,7 @@ impl Machine {
             roots: Roots::default(),
             spans: Spans::new(me, placement),
             calls: Calls::new(me, placement),
+            to_self: VecDeque::new(),
         }
     }
 
@@ -84,7 +88,11 @@ impl Machine {
     /// If the driver breaks its side: a fault outside the region, a call's name used twice. Never for what a peer
     /// sent.
     pub fn handle(&mut self, now: Time, event: Event, out: &mut Actions) {
-        let mut outbox = Outbox::new(self.me, self.gone, out);
+        if let Event::PeerLost { node } = event {
+            self.gone = self.gone.with(node);
+        }
+        let mut to_self = core::mem::take(&mut self.to_self);
+        let mut outbox = Outbox::new(self.me, self.gone, out, &mut to_self);
         match event {
             Event::Fault { page, want } => {
                 assert!(self.placement.geometry.contains(page), "a fault on {page}, outside the region");
@@ -99,8 +107,6 @@ impl Machine {
             Event::Probed { page, progress } => self.local.probed(now, page, progress, &mut outbox),
             Event::Command { call, command } => self.calls.command(call, command, &mut outbox),
             Event::PeerLost { node } => {
-                self.gone = self.gone.with(node);
-                outbox = Outbox::new(self.me, self.gone, out);
                 let placement = self.placement;
                 self.local.peer_lost(now, node, |page| placement.home_of(page), &mut outbox);
                 self.home.peer_lost(node, self.gone, &mut outbox);
@@ -112,6 +118,7 @@ impl Machine {
                 panic!("{} said what no correct node says, to itself: {message:?}: {cause}", self.me);
             }
         }
+        self.to_self = to_self;
     }
 
     /// Whether the bytes behind `message` may go straight into the page's frame: the frame is unmapped, and waits for

@@ -12,13 +12,18 @@ pub(crate) struct Outbox<'a> {
     me: NodeId,
     gone: Copyset,
     actions: &'a mut Actions,
-    to_self: VecDeque<Message>,
+    to_self: &'a mut VecDeque<Message>,
 }
 
 impl<'a> Outbox<'a> {
-    /// An empty outbox of `me`, in a cluster that has lost `gone`.
-    pub fn new(me: NodeId, gone: Copyset, actions: &'a mut Actions) -> Outbox<'a> {
-        Outbox { me, gone, actions, to_self: VecDeque::new() }
+    /// An outbox of `me`, in a cluster that has lost `gone`, that puts what is for `me` into `to_self`.
+    pub fn new(
+        me: NodeId,
+        gone: Copyset,
+        actions: &'a mut Actions,
+        to_self: &'a mut VecDeque<Message>,
+    ) -> Outbox<'a> {
+        Outbox { me, gone, actions, to_self }
     }
 
     /// Says `message` to `to`. What is said to a node that is gone is lost, as it would be on the way.

@@ -52,7 +52,8 @@ pub(super) struct Engine {
     poller: Poller,
     timers: Timers,
     faults: Faults,
-    fault_buffer: FaultBuffer,
+    /// Kept between reads, so that none allocates.
+    fault_buffer: Option<FaultBuffer>,
     orders: Receiver<Order>,
     wake: Arc<EventFd>,
     answers: HashMap<CallId, Sender<Reply>>,
@@ -121,7 +122,7 @@ impl Engine {
     }
 
     fn take_faults(&mut self) -> Result<()> {
-        let mut buffer = std::mem::take(&mut self.fault_buffer);
+        let mut buffer = self.fault_buffer.take().unwrap_or_default();
         let now = self.timers.now();
         for fault in self.region.uffd().read_faults(&mut buffer)? {
             let Some(page) = self.geometry.page_of(fault.address) else { continue };
@@ -130,7 +131,7 @@ impl Engine {
             }
             self.handle(Event::Fault { page, want: fault.want })?;
         }
-        self.fault_buffer = buffer;
+        self.fault_buffer = Some(buffer);
         Ok(())
     }
 
