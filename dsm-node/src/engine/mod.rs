@@ -15,6 +15,7 @@ mod act;
 mod faults;
 mod join;
 mod poller;
+mod priority;
 mod timers;
 
 pub(crate) use join::join;
@@ -75,6 +76,7 @@ pub(super) struct Engine {
 impl Engine {
     /// Runs until told to stop. An error is one that leaves memory in doubt: the process must not go on.
     fn run(mut self) -> Result<()> {
+        priority::wake_early();
         while !self.stopping {
             self.timers.arm()?;
             for index in 0..self.poller.wait()? {
