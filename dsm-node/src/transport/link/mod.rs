@@ -231,18 +231,18 @@ impl Link {
     }
 
     /// Writes as much as the socket takes.
+    ///
+    /// After an error, the connection is still there, so that whoever polls its descriptor can take it out of the set
+    /// before it is closed: [`Link::detach`] is next.
     pub fn flush(&mut self, frames: &impl Frames) -> Result<Flushed, LinkDown> {
-        let outcome = self.try_flush(frames);
-        if outcome.is_err() {
-            self.detach();
-        }
-        outcome
+        self.try_flush(frames)
     }
 
     /// The next message, or `None` until the descriptor is readable again: it is to be polled level-triggered.
     ///
     /// `reserves` says whether the frame of a message that a page follows waits for these bytes; if not, they are
     /// read and discarded. It is asked again whenever more of the page has arrived, so a reservation can be revoked.
+    /// After an error, as with [`Link::flush`], [`Link::detach`] is next.
     pub fn next(
         &mut self,
         frames: &impl Frames,
@@ -254,7 +254,6 @@ impl Link {
                 LinkDown::Bad(_) => self.counters.bad_frames += 1,
                 LinkDown::Closed | LinkDown::Failed(_) => {}
             }
-            self.detach();
         }
         outcome
     }

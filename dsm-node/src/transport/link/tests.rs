@@ -199,7 +199,7 @@ fn a_connection_cut_at_any_byte_is_invisible() {
                 Err(other) => panic!("cut at {cut}: {other}"),
             }
         }
-        assert!(!far.is_attached());
+        assert!(far.is_attached(), "whoever polls it has yet to let go of it");
         near.detach();
         connect(&mut near, &mut far, pair(None));
         let missing = messages.len() - came.len();
@@ -286,7 +286,7 @@ fn feed(bytes: &[u8], writes: usize) -> LinkDown {
     far.attach(peer, 0).expect("nothing was sent");
     socket.send(bytes).expect("it fits the socket");
     let down = drain(&mut far, &theirs).expect_err("it is bad");
-    assert!(!far.is_attached());
+    assert!(far.is_attached(), "whoever polls it has yet to let go of it");
     assert_eq!(far.counters().bad_frames, 1);
     assert_eq!(theirs.writes.load(Ordering::Relaxed), writes);
     down
@@ -366,5 +366,7 @@ fn a_dead_peer_is_an_error_and_no_signal() {
         Err(LinkDown::Failed(error)) => assert!(!would_block(&error)),
         other => panic!("{other:?}"),
     }
+    assert!(near.descriptor().is_some(), "whoever polls it has yet to let go of it");
+    near.detach();
     assert!(near.has_unsent(), "the message waits for the next connection");
 }
