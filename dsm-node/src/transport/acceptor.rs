@@ -131,7 +131,7 @@ impl Worker {
             self.hear_all(now);
             self.accept_all(now);
             for peer in self.gate.take_overdue(now) {
-                let cause = format!("it did not call again within {} s", RECONNECT_PATIENCE.as_secs());
+                let cause = format!("it did not call again within {RECONNECT_PATIENCE:?}");
                 self.notifier.tell(Incoming::PeerUnreachable { peer, cause });
             }
         }

@@ -375,7 +375,8 @@ fn a_dead_peer_is_unreachable_from_both_sides_in_bounded_time() {
         let incoming = mesh.incoming.recv_timeout(PATIENCE).expect("an answer comes");
         assert!(matches!(incoming, Incoming::PeerUnreachable { peer: NodeId(1), .. }), "{incoming:?}");
     }
-    assert!(began.elapsed() < Duration::from_secs(5), "took {:?}", began.elapsed());
+    // The rest of the 5 s is for noticing that a machine fell silent; the death of a process shows at once.
+    assert!(began.elapsed() < Duration::from_millis(2500), "took {:?}", began.elapsed());
 }
 
 #[test]
