@@ -264,7 +264,7 @@ impl Link {
     }
 
     /// Ends the session in order: the flush that finds everything written closes this direction, and the peer reads
-    /// to the end.
+    /// to the end. What is said after that flush is not sent.
     pub fn shutdown(&mut self) {
         if self.farewell == Farewell::None {
             self.farewell = Farewell::Wanted;
@@ -279,6 +279,10 @@ impl Link {
         let Some(stream) = &self.stream else {
             return Ok(Flushed::Blocked);
         };
+        if self.farewell == Farewell::Said {
+            // Writing would fail, and with it the reading of what the peer still has to say.
+            return Ok(Flushed::Done);
+        }
         let received = self.received.load(Ordering::Acquire);
         loop {
             let header = |sequence| Header {

@@ -356,6 +356,25 @@ fn a_graceful_end_comes_after_everything_else() {
 }
 
 #[test]
+fn what_comes_after_the_farewell_is_still_heard_to_its_end() {
+    let (mut near, mut far) = links(PAGE);
+    let frames = VecFrames::new(PAGE, 1);
+    connect(&mut near, &mut far, pair(None));
+    near.shutdown();
+    assert_eq!(near.flush(&frames).expect("it stands"), Flushed::Done);
+    // So many that an acknowledgement is owed, and one that asks for an answer.
+    for number in 0..=ACKNOWLEDGE_AFTER {
+        far.send(&control(number), None).expect("it fits");
+    }
+    far.flush(&frames).expect("it stands");
+    assert!(matches!(near.next(&frames, |_| true), Ok(Some(_))));
+    near.send(&control(1), None).expect("it fits");
+    assert_eq!(near.flush(&frames).expect("nothing is written"), Flushed::Done);
+    assert_eq!(drain(&mut near, &frames).expect("it stands").len(), 64);
+    assert_eq!(near.flush(&frames).expect("nothing is written"), Flushed::Done);
+}
+
+#[test]
 fn a_dead_peer_is_an_error_and_no_signal() {
     let (mut near, mut far) = links(PAGE);
     let frames = VecFrames::new(PAGE, 1);
