@@ -345,7 +345,7 @@ impl Former {
             }
         }
         let cluster = match hear(&host, self.deadline).map_err(|error| self.failed_handshake(error))? {
-            Outcome::Formed { cluster, peers } => self.read_table(cluster, peers)?,
+            Outcome::Formed { cluster, peers } => self.read_table(cluster, peers, &host)?,
             Outcome::Abandoned(cause) => return Err(self.fail(format!("it was given up: {cause}"))),
         };
         gate.open(cluster.clone());
@@ -371,16 +371,22 @@ impl Former {
         }
     }
 
-    fn read_table(&self, id: u64, peers: Vec<(Incarnation, String)>) -> Result<Cluster, Error> {
+    fn read_table(
+        &self,
+        id: u64,
+        peers: Vec<(Incarnation, String)>,
+        host: &Stream,
+    ) -> Result<Cluster, Error> {
         if peers.len() != usize::from(self.formation.nodes) {
             return Err(self.fail(format!("its table has {} nodes", peers.len())));
         }
         let read = |(incarnation, text): (Incarnation, String)| {
             let endpoint: Endpoint =
                 text.parse().map_err(|error| self.fail(format!("its table: {error}")))?;
-            // Only rank 0 may not know by what address others reach it: but they have reached it.
+            // Only rank 0 may not know by what address others reach it: but they have reached it. What they reached is
+            // taken, not the name, so that no later call has to wait for a name server.
             let endpoint = if endpoint.is_unspecified() {
-                endpoint.at_host_of(&self.formation.rendezvous)
+                endpoint.at_host_of(host.peer_endpoint().as_ref().unwrap_or(&self.formation.rendezvous))
             } else {
                 endpoint
             };

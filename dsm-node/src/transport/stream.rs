@@ -79,9 +79,12 @@ impl Transport for Tcp {
     }
 
     fn connect(&self, endpoint: &Endpoint, patience: Duration) -> io::Result<Stream> {
+        let deadline = Instant::now() + patience;
         first_that_works(endpoint, |address| {
+            // All addresses of a name share the patience. A timeout of zero would be refused as an argument.
+            let left = deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
             let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
-            socket.connect_timeout(&address.into(), patience)?;
+            socket.connect_timeout(&address.into(), left)?;
             self.adopt(socket)
         })
     }
@@ -213,6 +216,11 @@ impl Stream {
             Ok(came) => came == 0,
             Err(errno) => errno != Errno::EAGAIN && errno != Errno::EINTR,
         }
+    }
+
+    /// The other end's address.
+    pub fn peer_endpoint(&self) -> io::Result<Endpoint> {
+        endpoint_of(&self.socket.peer_addr()?)
     }
 
     /// This end's address: what of this machine the peer has reached.
