@@ -41,7 +41,6 @@ pub(crate) struct Link {
     received: Arc<AtomicU64>,
     /// The number that the peer was told last.
     told: u64,
-    acknowledge_now: bool,
     farewell: Farewell,
     counters: Counters,
 }
@@ -154,7 +153,6 @@ impl Link {
             outbox: Outbox::new(page_size),
             received: Arc::new(AtomicU64::new(0)),
             told: 0,
-            acknowledge_now: false,
             farewell: Farewell::None,
             counters: Counters::default(),
         }
@@ -176,7 +174,8 @@ impl Link {
     }
 
     /// Whether a flush would have something to write, were the socket to take it.
-    pub fn has_unsent(&self) -> bool {
+    #[cfg(test)]
+    fn has_unsent(&self) -> bool {
         self.outbox.has_unsent() || self.owes_acknowledgement() || self.farewell == Farewell::Wanted
     }
 
@@ -186,11 +185,12 @@ impl Link {
     }
 
     /// The number of the last frame that was handed out: what to say in a handshake for this link.
+    #[cfg(test)]
     pub fn received_through(&self) -> u64 {
         self.received.load(Ordering::Acquire)
     }
 
-    /// [`Link::received_through`] for other threads, which shake hands.
+    /// The number of the last frame that was handed out, for other threads, which shake hands.
     pub fn received_handle(&self) -> Arc<AtomicU64> {
         Arc::clone(&self.received)
     }
@@ -258,11 +258,6 @@ impl Link {
         outcome
     }
 
-    /// Lets the next flush tell the peer what has arrived, if it does not know: for when nothing else is to be sent.
-    pub fn acknowledge_if_due(&mut self) {
-        self.acknowledge_now = self.received_through() > self.told;
-    }
-
     /// Ends the session in order: the flush that finds everything written closes this direction, and the peer reads
     /// to the end. What is said after that flush is not sent.
     pub fn shutdown(&mut self) {
@@ -271,8 +266,9 @@ impl Link {
         }
     }
 
-    fn owes_acknowledgement(&self) -> bool {
-        self.acknowledge_now || self.received_through() - self.told >= ACKNOWLEDGE_AFTER
+    /// Whether so much has arrived since the peer was told last that it must be told, even if nothing else is.
+    pub fn owes_acknowledgement(&self) -> bool {
+        self.received.load(Ordering::Acquire) - self.told >= ACKNOWLEDGE_AFTER
     }
 
     fn try_flush(&mut self, frames: &impl Frames) -> Result<Flushed, LinkDown> {
@@ -298,11 +294,9 @@ impl Link {
                 // A flush before this one was blocked in the middle of these bytes: they come first.
             } else if self.outbox.stage(frames, header) {
                 self.told = received;
-                self.acknowledge_now = false;
-            } else if self.acknowledge_now || received - self.told >= ACKNOWLEDGE_AFTER {
+            } else if self.owes_acknowledgement() {
                 self.outbox.stage_acknowledgement(header(0));
                 self.told = received;
-                self.acknowledge_now = false;
             } else {
                 break;
             }
