@@ -20,6 +20,7 @@ fn grant(page: u64, number: u64) -> Message {
         access: Access::Read,
         payload: Payload::Bytes,
         awaiting: Copyset::EMPTY,
+        contended: false,
     }
 }
 
