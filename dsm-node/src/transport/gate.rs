@@ -5,7 +5,8 @@
 
 use super::endpoint::Endpoint;
 use super::handshake::{Hello, Purpose, Refusal, Subject, Terms, VERSION};
-use super::stream::Stream;
+use super::stream::{KEEPALIVE_IDLE, KEEPALIVE_INTERVAL, Stream, USER_TIMEOUT};
+use crate::error::PATIENCE;
 use crossbeam_channel::Sender;
 use dsm_core::{Incarnation, NodeId};
 use nix::sys::eventfd::EventFd;
@@ -15,7 +16,17 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 /// How long a broken connection may stay so before its peer counts as unreachable.
-pub(super) const RECONNECT_PATIENCE: Duration = Duration::from_secs(3);
+pub(super) const RECONNECT_PATIENCE: Duration = Duration::from_millis(1500);
+
+/// A machine that falls silent is at worst noticed so late: it does so when the connection idles, something is said
+/// just before the probes end the connection, and that waits for its acknowledgement once more.
+const SILENCE_MAX: u128 =
+    KEEPALIVE_IDLE.as_millis() + KEEPALIVE_INTERVAL.as_millis() + USER_TIMEOUT.as_millis();
+
+const _: () = assert!(
+    SILENCE_MAX + RECONNECT_PATIENCE.as_millis() < PATIENCE.as_millis(),
+    "calls that wait for a dead peer must end in time"
+);
 
 /// Strangers are reported one by one, but no further while so many reports wait to be read.
 const REPORTS_MAX: usize = 1024;
