@@ -3,6 +3,7 @@
 use super::fake::dsm;
 use super::*;
 use crate::collections::DsmList;
+use crate::sync::Domain;
 use crate::{DsmMutex, LockError};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -173,6 +174,64 @@ fn a_lock_inside_a_lock_is_dropped_with_its_value() {
         guard.front().unwrap().lock().unwrap().push_back(1).unwrap();
     }
     assert_eq!(outer.lock().unwrap().front().unwrap().lock().unwrap().len(), 1);
+}
+
+/// The domain of a lock, for a look at what became of it. Its handle's `Debug` tells the address.
+fn domain_of<T>(lock: &DsmMutex<T>) -> Domain {
+    let text = format!("{lock:?}");
+    let hex = text.trim_start_matches("DsmMutex(0x").trim_end_matches(')');
+    let base = u64::from_str_radix(hex, 16).expect("the handle names its domain");
+    Domain::at(Address(base), dsm().node()).expect("no domain begins at zero")
+}
+
+#[test]
+fn a_lock_that_another_thread_still_counts_as_its_own_keeps_its_domain() {
+    let outer = mutex(DsmList::<u64>::new());
+    for forgets in [false, true] {
+        let lock = mutex(DsmList::<u64>::new());
+        let domain = domain_of(&lock);
+        // SAFETY: the lock stands.
+        let serial = unsafe { domain.serial() };
+        let mut section = outer.lock().unwrap();
+        let guard = lock.lock().unwrap();
+        if forgets {
+            std::mem::forget(guard)
+        } else {
+            drop(guard)
+        }
+        thread::spawn(move || drop(lock)).join().unwrap();
+        // This thread's list of locks still has it, so that its pages must not become another's.
+        // SAFETY: that is what is tested: that the domain stands.
+        assert_eq!(unsafe { domain.serial() }, serial);
+        // SAFETY: as above, and the value is a list, which was not dropped.
+        assert!(unsafe { domain.value::<DsmList<u64>>().as_ref() }.is_empty());
+        section.push_back(1).unwrap();
+    }
+}
+
+#[test]
+fn dropping_a_lock_ends_its_forgotten_guard() {
+    let (lock, other) = (mutex(0_u8), DsmBox::leak(dsm().alloc(mutex(0_u8)).unwrap()));
+    std::mem::forget(lock.lock().unwrap());
+    drop(other.lock().unwrap());
+    assert!(matches!(dsm().barrier(), Err(Error::InCriticalSection { .. })));
+    drop(lock);
+    dsm().barrier().expect("no guard is left");
+    let elsewhere = thread::spawn(move || other.try_lock().is_ok());
+    assert!(elsewhere.join().unwrap(), "what waited for the forgotten guard is free");
+}
+
+#[test]
+fn a_thread_that_ends_gives_up_all_but_what_it_forgot() {
+    let lock = || DsmBox::leak(dsm().alloc(mutex(0_u8)).unwrap());
+    let (forgotten, dropped) = (lock(), lock());
+    let holder = thread::spawn(move || {
+        std::mem::forget(forgotten.lock());
+        drop(dropped.lock());
+    });
+    holder.join().unwrap();
+    assert!(matches!(forgotten.try_lock(), Err(LockError::WouldBlock)));
+    assert!(dropped.try_lock().is_ok());
 }
 
 #[test]
