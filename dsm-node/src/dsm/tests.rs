@@ -40,6 +40,36 @@ fn a_root_that_failed_is_created_by_the_next() {
 }
 
 #[test]
+fn a_root_that_asks_for_itself_is_refused() {
+    let inner = |dsm: &Dsm| dsm.root::<u8>("itself", |_| Ok(1)).copied();
+    match dsm().root::<u8>("itself", inner) {
+        Err(Error::Argument(text)) => assert!(text.contains("itself"), "{text}"),
+        other => panic!("expected Argument, not {other:?}"),
+    }
+    assert_eq!(*dsm().root("itself", |_| Ok(2_u8)).unwrap(), 2);
+}
+
+#[test]
+fn a_panic_does_not_wait_for_the_other_nodes() {
+    // A node whose engine never answers, as one does while another node is not done.
+    let (orders, _unanswered) = crossbeam_channel::unbounded();
+    let wake = std::sync::Arc::new(nix::sys::eventfd::EventFd::new().unwrap());
+    let caller = crate::node::Caller::new(orders, wake);
+    let node = Box::leak(Box::new(Node::new(dsm_core::NodeId(0), 2, dsm().node().geometry, caller)));
+    let (ended, end) = mpsc::channel();
+    let membership = Dsm::new(node, move || {
+        ended.send(()).unwrap();
+        Ok(())
+    });
+    let panics = thread::spawn(move || {
+        let _membership = membership;
+        panic!("before the program is done");
+    });
+    end.recv_timeout(Duration::from_secs(30)).expect("the engine is told to end");
+    assert!(panics.join().is_err());
+}
+
+#[test]
 fn names_have_a_length() {
     for name in [String::new(), "n".repeat(NAME_LENGTH_MAX + 1)] {
         assert!(matches!(dsm().root(&name, |_| Ok(0_u8)), Err(Error::Argument(_))));

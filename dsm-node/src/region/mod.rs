@@ -71,6 +71,7 @@ impl Region {
     }
 
     /// The region's shape.
+    #[cfg(test)]
     pub fn geometry(&self) -> Geometry {
         self.geometry
     }
