@@ -4,6 +4,7 @@
 //! thread; whoever makes a pointer of one answers for the access.
 
 use crate::error::{Error, Result};
+use crate::signals;
 use nix::errno::Errno;
 use std::fs;
 use std::io;
@@ -134,9 +135,13 @@ impl Drop for Mapping {
         if self.retired {
             return;
         }
-        // SAFETY: the run is ours, and with the mapping goes the only name by which it was known. An error cannot
-        // come: the arguments are those with which it was mapped.
-        unsafe { libc::munmap(ptr::with_exposed_provenance_mut(self.start), self.length) };
+        // SAFETY: the run is ours, and with the mapping goes the only name by which it was known.
+        let answer = unsafe { libc::munmap(ptr::with_exposed_provenance_mut(self.start), self.length) };
+        if answer != 0 {
+            // To go on would be to close the userfaultfd of a mapped region: its readers would get zeros.
+            let errno = Errno::last();
+            signals::die(&format!("unmapping {} bytes at {:#x}: {errno}", self.length, self.start));
+        }
     }
 }
 
@@ -157,7 +162,9 @@ impl Advice {
             Advice::NotInChildren => "keeping from forked children",
             Advice::NotInDumps => "keeping from core dumps",
             Advice::Empty => "unmapping the pages of",
-            Advice::Populate => "finding memory for",
+            Advice::Populate => {
+                "finding memory (the machine, or this container's limit, may have none left) for"
+            }
         }
     }
 }

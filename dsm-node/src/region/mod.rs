@@ -37,6 +37,9 @@ use std::os::fd::{AsFd, OwnedFd};
 pub(crate) const KERNEL_PAGE: u64 = limits::PAGE_SIZE_MIN;
 
 /// The region on this node.
+///
+/// One that is dropped, as when a join fails, gives its addresses back, so that the process may join again. Once
+/// anybody may have a pointer into it, it is to be ended by [`Region::detach`].
 pub(crate) struct Region {
     geometry: Geometry,
     app: Mapping,
@@ -56,6 +59,7 @@ impl Region {
     pub fn new(geometry: Geometry) -> Result<Region> {
         check_kernel_page()?;
         let uffd = Uffd::open().map_err(|refusal| doctor::explain(&refusal))?;
+        doctor::note(uffd.scope());
         let memory = memfd_create("dsm-region", MFdFlags::MFD_CLOEXEC)
             .map_err(|errno| Error::io("making the region's memory (memfd_create)", errno))?;
         let size = i64::try_from(geometry.size())
@@ -66,11 +70,13 @@ impl Region {
         let base = usize_of(geometry.base().0);
         let app = view(Place::Exactly(base), geometry, &memory)?;
         let frames = view(Place::Anywhere, geometry, &memory)?;
+        signals::set_frames(frames.start() as u64);
         uffd.register(Span { start: geometry.base().0, length: geometry.size() })?;
         Ok(Region { geometry, app, frames, uffd, _memory: memory })
     }
 
     /// The region's shape.
+    #[cfg(test)]
     pub fn geometry(&self) -> Geometry {
         self.geometry
     }
@@ -181,9 +187,12 @@ impl Region {
 
     /// Takes the region out of use, for good. The addresses stay reserved: whoever touches them gets SIGSEGV. Threads
     /// that wait for a page get it too.
-    pub fn detach(self) {
-        // The order is that of the fields' drop, with the views retired first.
-        drop(self);
+    pub fn detach(mut self) {
+        let retired = self.app.retire().and_then(|()| self.frames.retire());
+        if let Err(error) = retired {
+            // To go on would be to close the userfaultfd of a mapped region: its readers would get zeros.
+            signals::die(&format!("the shared region cannot be taken out of use: {error}"));
+        }
     }
 
     /// Maps every kernel page of `page` as `access` says, and wakes who waits for it.
@@ -241,16 +250,6 @@ impl Region {
         assert!(self.geometry.contains(page), "{page} is not in the region");
         let Address(start) = self.geometry.address_of(page);
         Span { start, length: self.geometry.page_size() }
-    }
-}
-
-impl Drop for Region {
-    fn drop(&mut self) {
-        let retired = self.app.retire().and_then(|()| self.frames.retire());
-        if let Err(error) = retired {
-            // To go on would be to close the userfaultfd of a mapped region: its readers would get zeros.
-            signals::die(&format!("the shared region cannot be taken out of use: {error}"));
-        }
     }
 }
 
