@@ -25,6 +25,9 @@ const BUDGET_DEFAULT: Duration = Duration::from_secs(60);
 /// What a line begins with that says what a worker is about to do.
 pub const AT: &str = "at: ";
 
+/// Where a worker is once a call has told it that a node died.
+pub const TOLD: &str = "told";
+
 /// A scenario on the worker of the calling test; the first argument is its name.
 #[macro_export]
 macro_rules! scenario {
@@ -164,6 +167,21 @@ impl Running {
         self.cluster.pid(rank).unwrap_or_else(|| self.fail(&format!("rank {rank} has ended early")))
     }
 
+    /// How many nodes there are.
+    pub fn nodes(&self) -> u32 {
+        self.said.len() as u32
+    }
+
+    /// A variable in the environment in which a node was started.
+    ///
+    /// # Panics
+    /// If the node has ended, or has no such variable.
+    pub fn variable(&self, rank: u32, name: &str) -> String {
+        let text = std::fs::read_to_string(format!("/proc/{}/environ", self.pid(rank))).unwrap_or_default();
+        let found = text.split('\0').find_map(|pair| pair.strip_prefix(name)?.strip_prefix('='));
+        found.map(str::to_owned).unwrap_or_else(|| self.fail(&format!("rank {rank} has no variable {name}")))
+    }
+
     /// Waits until `rank` has said that it is at `place`.
     ///
     /// # Panics
@@ -211,9 +229,14 @@ impl Running {
     /// # Panics
     /// If the budget is over before that.
     pub fn await_end(&mut self, rank: u32) {
+        self.await_that(|this| this.cluster.pid(rank).is_none());
+    }
+
+    /// Waits for something that may come to pass without a line.
+    fn await_that(&mut self, has_come: impl Fn(&Running) -> bool) {
         /// Ends are not announced on the lines' channel. Nothing else waits on this look.
         const LOOK: Duration = Duration::from_millis(5);
-        while self.cluster.pid(rank).is_some() {
+        while !has_come(self) {
             self.left();
             match self.lines.recv_timeout(LOOK) {
                 Ok(line) => self.keep(line),
@@ -222,6 +245,17 @@ impl Running {
                 Err(RecvTimeoutError::Disconnected) => std::thread::sleep(LOOK),
             }
         }
+    }
+
+    /// Waits until `rank` has said that it was told of a death, or its process has ended.
+    ///
+    /// # Panics
+    /// If the budget is over before that.
+    pub fn await_told_or_end(&mut self, rank: u32) {
+        let told = format!("{AT}{TOLD}");
+        self.await_that(|this| {
+            this.said[rank as usize].iter().any(|line| line.text == told) || this.cluster.pid(rank).is_none()
+        });
     }
 
     /// Lets `rank` go on that waits for it.

@@ -21,15 +21,9 @@ pub(super) fn threads_of(pid: u32) -> String {
             read(&path, "wchan"),
             read(&path, "syscall"),
         );
-        for frame in read(&path, "stack").lines().take(FRAMES_MAX) {
-            text += &format!("    {frame}\n");
-        }
     }
     text
 }
-
-/// The innermost frames say what a thread waits for; those outside say how it came into the kernel.
-const FRAMES_MAX: usize = 8;
 
 fn read(folder: &Path, name: &str) -> String {
     fs::read_to_string(folder.join(name)).map_or_else(|_| "?".to_owned(), |text| text.trim().to_owned())

@@ -2,6 +2,7 @@
 
 use super::cluster::{meet, with_cluster};
 use super::{Arguments, Outcome, Scenario, at, await_go, fact};
+use crate::harness::TOLD;
 use dsm_node::{Dsm, DsmBox, DsmMutex, DsmRef, Error, Shared};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -106,7 +107,7 @@ fn prepare(dsm: &Dsm, victim: u32) -> Result<Pages, Error> {
 
 fn expect_lost<T>(victim: u32, answer: Result<T, Error>) {
     match answer {
-        Err(Error::PeerLost { rank }) if rank == victim => {}
+        Err(Error::PeerLost { rank }) if rank == victim => at(TOLD),
         Err(other) => panic!("rank {victim} died, but the call says: {other}"),
         Ok(_) => panic!("rank {victim} died, but the call was answered"),
     }
