@@ -106,6 +106,11 @@ impl Node {
         if JOINING.swap(true, Ordering::AcqRel) { Err(Error::AlreadyJoined) } else { Ok(()) }
     }
 
+    /// Says at once that this process has joined: before a join takes what a launcher passed to this process once.
+    pub fn refuse_second_join() -> Result<()> {
+        if CURRENT.get().is_some() { Err(Error::AlreadyJoined) } else { Ok(()) }
+    }
+
     /// Gives the reservation of a join that failed back.
     pub fn abandon_join() {
         JOINING.store(false, Ordering::Release);

@@ -7,7 +7,7 @@ pub use dsm_core::Access;
 /// What one node says of itself between two events of its engine.
 #[derive(Clone, Debug)]
 pub struct Examination {
-    /// Whether nothing is under way at this node: no fault, no transaction, no revocation.
+    /// Whether nothing is under way with this node's pages: no fault, no transaction, no revocation.
     pub quiet: bool,
     /// What this node may do with each page of the region, by the protocol's state.
     pub access: Vec<Access>,

@@ -18,7 +18,12 @@ impl Engine {
             })
             .collect();
         mismatches.extend(self.machine.invariants().err().map(|violation| violation.to_string()));
-        Ok(Examination { quiet: self.machine.is_quiet(), access, mismatches, directory: self.directory() })
+        Ok(Examination {
+            quiet: self.machine.pages_are_quiet(),
+            access,
+            mismatches,
+            directory: self.directory(),
+        })
     }
 
     fn directory(&self) -> Vec<Entry> {
