@@ -45,6 +45,19 @@ pub enum Action {
         /// What.
         message: Message,
     },
+    /// Send a message to a peer that nobody waits for yet: it may be held back until the next message to that peer, but
+    /// for no longer than [`crate::limits::HOLD_BACK_MAX`]. Order is kept.
+    SendLazily {
+        /// To whom; never this node itself.
+        to: NodeId,
+        /// What.
+        message: Message,
+    },
+    /// Hold nothing back any longer that was to be sent to a peer.
+    Flush {
+        /// To whom.
+        to: NodeId,
+    },
     /// Send a message to a peer, and behind it the bytes of this node's frame of `page`.
     ///
     /// The frame does not change before the peer has the bytes: a page that is on its way is in a transaction, which

@@ -25,7 +25,7 @@ impl Checks {
                 self.homed_here(*page)?;
                 self.speaks_for(transaction.node)
             }
-            Message::Forward { page, transaction, want: _, awaiting } => {
+            Message::Forward { page, transaction, want: _, awaiting, contended: _ } => {
                 self.sent_by_home(*page)?;
                 self.transaction(*transaction)?;
                 self.members(*awaiting)
@@ -38,7 +38,7 @@ impl Checks {
                 self.page(*page)?;
                 self.is_mine(transaction.node)
             }
-            Message::Grant { page, transaction, access: _, payload, awaiting } => {
+            Message::Grant { page, transaction, access: _, payload, awaiting, contended: _ } => {
                 self.is_mine(transaction.node)?;
                 self.members(*awaiting)?;
                 match payload {
@@ -46,6 +46,10 @@ impl Checks {
                     Payload::Bytes => self.page(*page),
                     Payload::Zero | Payload::Held => self.sent_by_home(*page),
                 }
+            }
+            Message::Hurry { page, transaction } => {
+                self.sent_by_home(*page)?;
+                self.is_mine(transaction.node)
             }
             Message::Lost { page, transaction, node } => {
                 self.sent_by_home(*page)?;

@@ -32,6 +32,8 @@ struct Entry {
     readers: Copyset,
     active: Option<Fault>,
     queue: VecDeque<Fault>,
+    /// Whether somebody waited for the page lately: whoever gets it is to confirm at once.
+    contended: bool,
 }
 
 /// A request: its node is in the transaction's name.
@@ -61,6 +63,13 @@ impl Home {
         if entry.active.is_some_and(|fault| fault.transaction == transaction) {
             return Err(Cause::OutOfTurn);
         }
+        if let Some(active) = entry.active
+            && !entry.contended
+        {
+            entry.contended = true;
+            let hurry = Message::Hurry { page, transaction: active.transaction };
+            out.send(active.transaction.node, hurry);
+        }
         entry.queue.push_back(Fault { transaction, want });
         entry.advance(page, gone, out);
         Ok(())
@@ -77,6 +86,7 @@ impl Home {
         let entry = self.entries.get_mut(&page).ok_or(Cause::OutOfTurn)?;
         let fault = entry.active.take_if(|fault| fault.transaction == transaction).ok_or(Cause::OutOfTurn)?;
         entry.conclude(fault);
+        entry.contended = !entry.queue.is_empty();
         entry.advance(page, gone, out);
         Ok(())
     }
@@ -158,6 +168,7 @@ impl Entry {
 
     fn start_read(&self, page: PageId, transaction: TransactionId, out: &mut Outbox<'_>) {
         let awaiting = Copyset::EMPTY;
+        let contended = self.contended;
         match self.owner {
             None => {
                 let grant = Message::Grant {
@@ -166,11 +177,15 @@ impl Entry {
                     access: Access::Read,
                     payload: Payload::Zero,
                     awaiting,
+                    contended,
                 };
                 out.send(transaction.node, grant);
             }
             Some(owner) => {
-                out.send(owner, Message::Forward { page, transaction, want: Want::Read, awaiting });
+                out.send(
+                    owner,
+                    Message::Forward { page, transaction, want: Want::Read, awaiting, contended },
+                );
             }
         }
     }
@@ -179,16 +194,21 @@ impl Entry {
     fn start_write(&self, page: PageId, transaction: TransactionId, holds: bool, out: &mut Outbox<'_>) {
         let asker = transaction.node;
         let mut awaiting = self.readers.without(asker);
+        let contended = self.contended;
         match self.owner {
             Some(owner) if !holds => {
-                out.send(owner, Message::Forward { page, transaction, want: Want::Write, awaiting });
+                out.send(
+                    owner,
+                    Message::Forward { page, transaction, want: Want::Write, awaiting, contended },
+                );
             }
             owner => {
                 // An upgrade: the owner, if it is another, holds just a read copy now.
                 awaiting =
                     owner.filter(|owner| *owner != asker).map_or(awaiting, |owner| awaiting.with(owner));
                 let payload = if holds { Payload::Held } else { Payload::Zero };
-                let grant = Message::Grant { page, transaction, access: Access::Write, payload, awaiting };
+                let grant =
+                    Message::Grant { page, transaction, access: Access::Write, payload, awaiting, contended };
                 out.send(asker, grant);
             }
         }

@@ -53,6 +53,10 @@ pub const RESIDENCY_MAX: Duration = Duration::from_millis(10);
 /// both, is wrong.
 pub const STRADDLE_PATIENCE: Duration = Duration::from_millis(100);
 
+/// A confirmation that nobody waits for may be held back for so long, to travel with the next request: a node that
+/// walks through pages sends and receives one message less per fault.
+pub const HOLD_BACK_MAX: Duration = Duration::from_micros(200);
+
 /// How soon a page whose instruction had not retired is looked at again.
 pub const RESIDENCY_POLL: Duration = Duration::from_micros(20);
 

@@ -50,6 +50,8 @@ struct Pending {
     want: Want,
     grant: Option<Granted>,
     acked: Copyset,
+    /// Whether others wait for the page to be confirmed.
+    contended: bool,
 }
 
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
@@ -62,10 +64,19 @@ struct Granted {
 /// What another node's fault demands of this one's copy.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 enum Revocation {
-    /// This node owns the page: send it to the requester, and keep what `want` leaves.
-    Forward { transaction: TransactionId, want: Want, awaiting: Copyset },
+    /// This node owns the page: send it to the requester, and keep what its want leaves.
+    Forward(Forward),
     /// This node has a read copy: drop it.
     Invalidate { transaction: TransactionId },
+}
+
+/// A forward, as it came.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub(crate) struct Forward {
+    pub transaction: TransactionId,
+    pub want: Want,
+    pub awaiting: Copyset,
+    pub contended: bool,
 }
 
 /// A grant, as it came.
@@ -74,6 +85,7 @@ pub(crate) struct Grant {
     pub access: Access,
     pub payload: Payload,
     pub awaiting: Copyset,
+    pub contended: bool,
 }
 
 impl Page {
@@ -120,7 +132,8 @@ impl Local {
         }
         self.transactions += 1;
         let transaction = TransactionId { node: self.me, number: self.transactions };
-        state.pending = Some(Pending { transaction, want, grant: None, acked: Copyset::EMPTY });
+        state.pending =
+            Some(Pending { transaction, want, grant: None, acked: Copyset::EMPTY, contended: false });
         out.send(home, Message::Request { page, transaction, want });
     }
 
@@ -146,6 +159,7 @@ impl Local {
         }
         // The home may have sent an invalidation to a reader of whose end this node knows already.
         let awaiting = grant.awaiting.minus(gone);
+        pending.contended |= grant.contended;
         pending.grant = Some(Granted { access: grant.access, payload: grant.payload, awaiting });
         state.settle(now, page, home, out);
         Ok(())
@@ -168,20 +182,18 @@ impl Local {
         Ok(())
     }
 
-    /// This node, the owner, is to pass the page to the transaction's node.
+    /// This node, the owner, is to pass the page on as `forward` says, which is to its transaction's node.
     pub fn forward(
         &mut self,
         now: Time,
         page: PageId,
-        transaction: TransactionId,
-        want: Want,
-        awaiting: Copyset,
+        forward: Forward,
         out: &mut Outbox<'_>,
     ) -> Result<(), Cause> {
-        if self.access(page) == Access::None || transaction.node == self.me {
+        if self.access(page) == Access::None || forward.transaction.node == self.me {
             return Err(Cause::OutOfTurn);
         }
-        self.revoke(now, page, Revocation::Forward { transaction, want, awaiting }, out);
+        self.revoke(now, page, Revocation::Forward(forward), out);
         Ok(())
     }
 
@@ -198,6 +210,15 @@ impl Local {
         }
         self.revoke(now, page, Revocation::Invalidate { transaction }, out);
         Ok(())
+    }
+
+    /// Others wait for the page: its confirmation is not to be held back. It may have been sent meanwhile.
+    pub fn hurry(&mut self, page: PageId, transaction: TransactionId, home: NodeId, out: &mut Outbox<'_>) {
+        let pending = self.pages.get_mut(&page).and_then(|state| state.pending.as_mut());
+        match pending.filter(|pending| pending.transaction == transaction) {
+            Some(pending) => pending.contended = true,
+            None => out.flush(home),
+        }
     }
 
     /// A fault of this node cannot be resolved any more. The transaction may have ended meanwhile: then nothing is.
@@ -297,10 +318,10 @@ impl Local {
         let Some(state) = self.pages.get_mut(&page) else { return };
         state.revocation = Some(revocation);
         let takes = match revocation {
-            Revocation::Forward { want: Want::Read, .. } => state.access == Access::Write,
-            Revocation::Forward { want: Want::Write, .. } | Revocation::Invalidate { .. } => true,
+            Revocation::Forward(Forward { want: Want::Read, .. }) => state.access == Access::Write,
+            Revocation::Forward(Forward { want: Want::Write, .. }) | Revocation::Invalidate { .. } => true,
         };
-        let fresh = state.installed.is_some_and(|at| now.since(at) < limits::RESIDENCY_MAX);
+        let fresh = state.installed.is_some_and(|at| now.since(at) < limits::STRADDLE_PATIENCE);
         if takes && fresh {
             out.act(Action::ProbeResidency { page });
         } else {
@@ -312,19 +333,15 @@ impl Local {
         let Some(state) = self.pages.get_mut(&page) else { return };
         let Some(revocation) = state.revocation.take() else { return };
         match revocation {
-            Revocation::Forward { transaction, want, awaiting } => {
+            Revocation::Forward(Forward { transaction, want, awaiting, contended }) => {
                 let remains = match want {
                     Want::Read => Access::Read,
                     Want::Write => Access::None,
                 };
                 state.reduce(page, remains, out);
-                let grant = Message::Grant {
-                    page,
-                    transaction,
-                    access: want.access(),
-                    payload: Payload::Bytes,
-                    awaiting,
-                };
+                let payload = Payload::Bytes;
+                let access = want.access();
+                let grant = Message::Grant { page, transaction, access, payload, awaiting, contended };
                 out.send_page(transaction.node, page, grant);
             }
             Revocation::Invalidate { transaction } => {
@@ -351,14 +368,19 @@ impl Page {
         if !grant.awaiting.minus(pending.acked).is_empty() {
             return;
         }
-        let transaction = pending.transaction;
+        let (transaction, contended) = (pending.transaction, pending.contended);
         self.access = grant.access;
         self.installed = Some(now);
         out.act(Action::Install { page, access: grant.access, payload: grant.payload });
         self.pending = None;
         // The home starts no other transaction on this page before it hears this: a later Forward or Invalidate could
         // otherwise overtake the grant.
-        out.send(home, Message::Confirm { page, transaction });
+        let confirm = Message::Confirm { page, transaction };
+        if contended {
+            out.send(home, confirm);
+        } else {
+            out.send_lazily(home, confirm);
+        }
     }
 
     /// Leaves no more than `access`. The access that remains was not granted just now: nothing keeps it resident.

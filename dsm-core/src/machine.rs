@@ -12,7 +12,7 @@ use crate::event::{Event, Timer};
 use crate::geometry::Geometry;
 use crate::home::Home;
 use crate::ids::{Address, NodeId, PageId, ViewId};
-use crate::local::{Grant, Local};
+use crate::local::{Forward, Grant, Local};
 use crate::locks::Locks;
 use crate::message::{Message, Payload, SpanOwner};
 use crate::outbox::Outbox;
@@ -20,6 +20,7 @@ use crate::placement::Placement;
 use crate::roots::Roots;
 use crate::spans::Spans;
 use crate::time::Time;
+use std::collections::VecDeque;
 
 /// A broken invariant, in words.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
@@ -52,6 +53,8 @@ pub struct Machine {
     roots: Roots,
     spans: Spans,
     calls: Calls,
+    /// Messages to this node itself: empty between events, kept so that no event allocates it.
+    to_self: VecDeque<Message>,
 }
 
 impl Machine {
@@ -74,6 +77,7 @@ impl Machine {
             roots: Roots::default(),
             spans: Spans::new(me, placement),
             calls: Calls::new(me, placement),
+            to_self: VecDeque::new(),
         }
     }
 
@@ -84,7 +88,11 @@ impl Machine {
     /// If the driver breaks its side: a fault outside the region, a call's name used twice. Never for what a peer
     /// sent.
     pub fn handle(&mut self, now: Time, event: Event, out: &mut Actions) {
-        let mut outbox = Outbox::new(self.me, self.gone, out);
+        if let Event::PeerLost { node } = event {
+            self.gone = self.gone.with(node);
+        }
+        let mut to_self = core::mem::take(&mut self.to_self);
+        let mut outbox = Outbox::new(self.me, self.gone, out, &mut to_self);
         match event {
             Event::Fault { page, want } => {
                 assert!(self.placement.geometry.contains(page), "a fault on {page}, outside the region");
@@ -99,8 +107,6 @@ impl Machine {
             Event::Probed { page, progress } => self.local.probed(now, page, progress, &mut outbox),
             Event::Command { call, command } => self.calls.command(call, command, &mut outbox),
             Event::PeerLost { node } => {
-                self.gone = self.gone.with(node);
-                outbox = Outbox::new(self.me, self.gone, out);
                 let placement = self.placement;
                 self.local.peer_lost(now, node, |page| placement.home_of(page), &mut outbox);
                 self.home.peer_lost(node, self.gone, &mut outbox);
@@ -112,6 +118,7 @@ impl Machine {
                 panic!("{} said what no correct node says, to itself: {message:?}: {cause}", self.me);
             }
         }
+        self.to_self = to_self;
     }
 
     /// Whether the bytes behind `message` may go straight into the page's frame: the frame is unmapped, and waits for
@@ -214,8 +221,9 @@ impl Machine {
                 self.home.request(page, transaction, want, self.gone, out)?;
             }
             Message::Confirm { page, transaction } => self.home.confirm(page, transaction, self.gone, out)?,
-            Message::Forward { page, transaction, want, awaiting } => {
-                self.local.forward(now, page, transaction, want, awaiting, out)?;
+            Message::Forward { page, transaction, want, awaiting, contended } => {
+                let forward = Forward { transaction, want, awaiting, contended };
+                self.local.forward(now, page, forward, out)?;
             }
             Message::Invalidate { page, transaction } => {
                 self.local.invalidate(now, page, transaction, out)?
@@ -223,10 +231,11 @@ impl Machine {
             Message::Ack { page, transaction } => {
                 self.local.ack(now, from, page, transaction, self.placement.home_of(page), out)?;
             }
-            Message::Grant { page, transaction, access, payload, awaiting } => {
-                let grant = Grant { transaction, access, payload, awaiting };
+            Message::Grant { page, transaction, access, payload, awaiting, contended } => {
+                let grant = Grant { transaction, access, payload, awaiting, contended };
                 self.local.grant(now, page, &grant, self.placement.home_of(page), self.gone, out)?;
             }
+            Message::Hurry { page, transaction } => self.local.hurry(page, transaction, from, out),
             Message::Lost { page, transaction, node } => self.local.lost(page, transaction, node, out),
             Message::LockRequest { lock, ticket, wait } => self.locks.request(lock, ticket, wait, out)?,
             Message::LockWithdraw { lock, ticket } => self.locks.withdraw(lock, ticket, out),

@@ -92,6 +92,8 @@ pub enum Message {
         want: Want,
         /// Readers whose acks the requester must await; passed on in the grant.
         awaiting: Copyset,
+        /// Whether others wait for the page; passed on in the grant.
+        contended: bool,
     },
     /// Home → reader: drop your copy of `page`, then tell the transaction's node.
     Invalidate {
@@ -119,12 +121,22 @@ pub enum Message {
         payload: Payload,
         /// Readers whose acks must come before a write is allowed.
         awaiting: Copyset,
+        /// Whether others wait for the page: the confirmation must not be held back.
+        contended: bool,
     },
-    /// Requester → home: the grant is in force here; the page is free for the next transaction.
+    /// Requester → home: the grant is in force here; the page is free for the next transaction. While nobody waits for
+    /// the page, it may be held back for a moment, to travel with the next message.
     Confirm {
         /// The page.
         page: PageId,
         /// The transaction that ends.
+        transaction: TransactionId,
+    },
+    /// Home → requester: others have come to wait for the page; do not hold the confirmation back.
+    Hurry {
+        /// The page.
+        page: PageId,
+        /// The transaction that they wait for.
         transaction: TransactionId,
     },
     /// Home → requester: the transaction cannot end, because this node is gone and with it the page or its readers.

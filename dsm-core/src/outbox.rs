@@ -12,13 +12,18 @@ pub(crate) struct Outbox<'a> {
     me: NodeId,
     gone: Copyset,
     actions: &'a mut Actions,
-    to_self: VecDeque<Message>,
+    to_self: &'a mut VecDeque<Message>,
 }
 
 impl<'a> Outbox<'a> {
-    /// An empty outbox of `me`, in a cluster that has lost `gone`.
-    pub fn new(me: NodeId, gone: Copyset, actions: &'a mut Actions) -> Outbox<'a> {
-        Outbox { me, gone, actions, to_self: VecDeque::new() }
+    /// An outbox of `me`, in a cluster that has lost `gone`, that puts what is for `me` into `to_self`.
+    pub fn new(
+        me: NodeId,
+        gone: Copyset,
+        actions: &'a mut Actions,
+        to_self: &'a mut VecDeque<Message>,
+    ) -> Outbox<'a> {
+        Outbox { me, gone, actions, to_self }
     }
 
     /// Says `message` to `to`. What is said to a node that is gone is lost, as it would be on the way.
@@ -27,6 +32,22 @@ impl<'a> Outbox<'a> {
             self.to_self.push_back(message);
         } else if !self.gone.contains(to) {
             self.actions.push(Action::Send { to, message });
+        }
+    }
+
+    /// Says `message` to `to`, which need not hear it before it hears something else.
+    pub fn send_lazily(&mut self, to: NodeId, message: Message) {
+        if to == self.me {
+            self.to_self.push_back(message);
+        } else if !self.gone.contains(to) {
+            self.actions.push(Action::SendLazily { to, message });
+        }
+    }
+
+    /// Lets `to` hear what was held back.
+    pub fn flush(&mut self, to: NodeId) {
+        if to != self.me && !self.gone.contains(to) {
+            self.actions.push(Action::Flush { to });
         }
     }
 

@@ -53,7 +53,9 @@ impl Cluster {
         self.machines[usize::from(node)].handle(self.now, event, &mut actions);
         for action in actions {
             match action {
-                Action::Send { to, message } => self.post(node, to, message, false),
+                Action::Send { to, message } | Action::SendLazily { to, message } => {
+                    self.post(node, to, message, false);
+                }
                 Action::SendPage { to, message, .. } => self.post(node, to, message, true),
                 Action::ProbeResidency { page } => {
                     self.step(node, Event::Probed { page, progress: self.progress });
@@ -202,6 +204,44 @@ fn racing_upgrades_are_served_one_after_the_other() {
     cluster.settle();
     assert_eq!((cluster.access(1, page), cluster.access(2, page)), (Access::None, Access::Write));
     assert_eq!(cluster.pages_moved(), 1, "the second upgrade became a miss");
+}
+
+#[test]
+fn a_confirmation_is_held_back_only_while_nobody_waits_for_the_page() {
+    let mut cluster = Cluster::new(3);
+    let page = cluster.page_at(0);
+    let confirms = |node: u16, cluster: &mut Cluster, rival: Option<u16>| {
+        cluster.step(node, Event::Fault { page, want: Want::Write });
+        assert!(cluster.deliver_one(), "the home has the request");
+        if let Some(rival) = rival {
+            cluster.step(rival, Event::Fault { page, want: Want::Write });
+        }
+        let mut lazily = None;
+        while let Some((from, to, message)) = cluster.wire.pop_front() {
+            let mut actions = Vec::new();
+            let granted = to == NodeId(node) && matches!(message, Message::Grant { .. });
+            cluster.machines[to.index()].handle(cluster.now, Event::Received { from, message }, &mut actions);
+            if granted {
+                lazily = Some(actions.iter().any(|action| matches!(action, Action::SendLazily { .. })));
+            }
+            for action in actions {
+                match action {
+                    Action::Send { to: next, message } | Action::SendLazily { to: next, message } => {
+                        cluster.post(to.0, next, message, false);
+                    }
+                    Action::SendPage { to: next, message, .. } => cluster.post(to.0, next, message, true),
+                    Action::ProbeResidency { page } => {
+                        cluster.step(to.0, Event::Probed { page, progress: Progress::Retired });
+                    }
+                    other => cluster.done.push((to, other)),
+                }
+            }
+        }
+        lazily.expect("the page was granted")
+    };
+    assert!(confirms(1, &mut cluster, None));
+    assert!(!confirms(2, &mut cluster, Some(0)), "the home says that another waits");
+    assert!(cluster.done.iter().all(|(_, action)| !matches!(action, Action::Reject { .. })));
 }
 
 #[test]
@@ -383,6 +423,7 @@ fn what_no_correct_peer_says_is_refused_and_changes_nothing() {
         access: Access::Write,
         payload: Payload::Zero,
         awaiting: Copyset::EMPTY,
+        contended: false,
     };
     let lease = |pages| Message::SpanLease {
         pages,
@@ -433,6 +474,7 @@ fn a_frame_is_reserved_only_for_the_bytes_that_were_asked_for() {
         access: Access::Read,
         payload: Payload::Bytes,
         awaiting: Copyset::EMPTY,
+        contended: false,
     };
     assert!(cluster.machines[1].reserves(NodeId(0), &grant(1)));
     assert!(!cluster.machines[1].reserves(NodeId(0), &grant(2)));

@@ -5,7 +5,7 @@ use crate::access::{Access, Want};
 use crate::copyset::Copyset;
 use crate::ids::{Address, CallId, LockId, NodeId, Ticket, TransactionId};
 use crate::limits::NAME_LENGTH_MAX;
-use crate::message::{RootAnswer, SpanOwner, SpanRange};
+use crate::message::{RootAnswer, SpanOwner, SpanRange, Zone};
 use proptest::prelude::*;
 
 const PAGE: u64 = 4096;
@@ -72,18 +72,22 @@ fn page_message() -> impl Strategy<Value = Message> {
             transaction,
             want
         }),
-        (page(), transaction(), want(), nodes()).prop_map(|(page, transaction, want, awaiting)| {
-            Message::Forward { page, transaction, want, awaiting }
-        }),
+        (page(), transaction(), want(), nodes(), any::<bool>()).prop_map(
+            |(page, transaction, want, awaiting, contended)| {
+                Message::Forward { page, transaction, want, awaiting, contended }
+            }
+        ),
+        (page(), transaction()).prop_map(|(page, transaction)| Message::Hurry { page, transaction }),
         (page(), transaction()).prop_map(|(page, transaction)| Message::Invalidate { page, transaction }),
         (page(), transaction()).prop_map(|(page, transaction)| Message::Ack { page, transaction }),
-        (page(), transaction(), access, payload(), nodes()).prop_map(
-            |(page, transaction, access, payload, awaiting)| Message::Grant {
+        (page(), transaction(), access, payload(), nodes(), any::<bool>()).prop_map(
+            |(page, transaction, access, payload, awaiting, contended)| Message::Grant {
                 page,
                 transaction,
                 access,
                 payload,
-                awaiting
+                awaiting,
+                contended
             }
         ),
         (page(), transaction()).prop_map(|(page, transaction)| Message::Confirm { page, transaction }),
@@ -121,6 +125,7 @@ fn service_message() -> impl Strategy<Value = Message> {
 
 /// Messages about names and memory.
 fn memory_message() -> impl Strategy<Value = Message> {
+    let zone = prop_oneof![Just(Zone::Small), Just(Zone::Large)];
     prop_oneof![
         (name(), any::<u64>(), ticket()).prop_map(|(name, layout, ticket)| Message::RootClaim {
             name,
@@ -131,8 +136,9 @@ fn memory_message() -> impl Strategy<Value = Message> {
         (name(), any::<u64>())
             .prop_map(|(name, address)| Message::RootPublish { name, address: Address(address) }),
         name().prop_map(|name| Message::RootAbandon { name }),
-        (any::<u64>(), owner(), ticket()).prop_map(|(pages, owner, ticket)| Message::SpanLease {
+        (any::<u64>(), zone, owner(), ticket()).prop_map(|(pages, zone, owner, ticket)| Message::SpanLease {
             pages,
+            zone,
             owner,
             ticket
         }),
@@ -180,6 +186,7 @@ fn sample() -> Vec<u8> {
         access: Access::Write,
         payload: Payload::Bytes,
         awaiting: Copyset::first(3),
+        contended: true,
     };
     frame(&message, 9, 8)
 }

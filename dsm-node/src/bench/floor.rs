@@ -1,7 +1,8 @@
 //! The floors: what the kernel takes for the parts of a remote fault, with nothing of ours in between.
 //!
 //! A remote read miss cannot be cheaper than one local userfaultfd fault plus one blocking round trip of a small request
-//! and a page. Both are measured in the run that they are held against, since machines drift.
+//! and a page. Both are measured in the run that they are held against, since machines drift, and between the same two
+//! processes on the same two processors, since a wake that crosses processors costs several times one that does not.
 
 use crate::error::{Error, Result};
 use crate::region::Region;
@@ -10,7 +11,7 @@ use crate::transport::Frames as _;
 use crate::uffd::FaultBuffer;
 use dsm_core::{Access, Geometry, PageId, Payload, limits};
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
-use std::io::{Read, Write};
+use std::io::{self, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
@@ -75,28 +76,34 @@ fn resolve(region: &Region, geometry: Geometry, samples: usize) -> Result<()> {
     Ok(())
 }
 
-/// Times `samples` blocking round trips over TCP loopback: 64 bytes there, one page back.
-pub(super) fn round_trip(samples: usize) -> Result<Latency> {
-    let failed = |error| Error::io("measuring a TCP round trip", error);
-    let listener = TcpListener::bind("127.0.0.1:0").map_err(failed)?;
-    let address = listener.local_addr().map_err(failed)?;
-    let rounds = samples + WARM_UP;
-    let latency = thread::scope(|scope| {
-        let server = scope.spawn(move || -> std::io::Result<()> {
-            let (mut stream, _) = listener.accept()?;
-            stream.set_nodelay(true)?;
-            let mut request = [0; REQUEST_LENGTH];
-            for _ in 0..rounds {
-                stream.read_exact(&mut request)?;
-                stream.write_all(&[1; PAGE_LENGTH])?;
+/// The other end of [`round_trip`], on the node that is its peer: answers each request with a page, until the caller
+/// hangs up. `tell` is told the port.
+pub(super) fn answer_round_trips(tell: impl FnOnce(u16)) -> Result<()> {
+    let serve = || -> io::Result<()> {
+        let listener = TcpListener::bind(("127.0.0.1", 0))?;
+        tell(listener.local_addr()?.port());
+        let (mut stream, _) = listener.accept()?;
+        stream.set_nodelay(true)?;
+        let mut request = [0; REQUEST_LENGTH];
+        loop {
+            match stream.read_exact(&mut request) {
+                Ok(()) => stream.write_all(&[1; PAGE_LENGTH])?,
+                Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(()),
+                Err(error) => return Err(error),
             }
-            Ok(())
-        });
+        }
+    };
+    serve().map_err(|error| Error::io("answering TCP round trips", error))
+}
+
+/// Times `samples` blocking round trips over TCP loopback to another process: 64 bytes there, one page back.
+pub(super) fn round_trip(port: u16, samples: usize) -> Result<Latency> {
+    let measure = || -> io::Result<Latency> {
         let mut latency = Latency::new();
-        let mut stream = TcpStream::connect(address)?;
+        let mut stream = TcpStream::connect(("127.0.0.1", port))?;
         stream.set_nodelay(true)?;
         let mut page = [0; PAGE_LENGTH];
-        for round in 0..rounds {
+        for round in 0..samples + WARM_UP {
             let start = Instant::now();
             stream.write_all(&[1; REQUEST_LENGTH])?;
             stream.read_exact(&mut page)?;
@@ -104,10 +111,9 @@ pub(super) fn round_trip(samples: usize) -> Result<Latency> {
                 latency.record(nanos_since(start));
             }
         }
-        server.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
         Ok(latency)
-    });
-    latency.map_err(failed)
+    };
+    measure().map_err(|error| Error::io("measuring TCP round trips", error))
 }
 
 /// Nanoseconds since `start`.

@@ -3,12 +3,15 @@
 use super::floor::{self, nanos_since};
 use super::{Figure, Measure};
 use crate::Shared;
+use crate::config::Builder;
 use crate::dsm::Dsm;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::refs::{DsmBox, DsmRef};
 use crate::stats::Latency;
 use crate::sync::DsmMutex;
 use dsm_core::limits;
+use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
+use nix::unistd::Pid;
 use serde_json::{Map, Value};
 use std::hint::spin_loop;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -41,10 +44,14 @@ struct Page {
 struct Board {
     pages: [DsmRef<Page>; PAGES],
     lock: DsmMutex<u64>,
+    /// Where rank 1 answers the floor's round trips; zero while it does not.
+    port: AtomicU64,
 }
 
 pub(super) fn run(measures: &[Measure]) -> Result<()> {
-    let dsm = Dsm::join()?;
+    let builder = Builder::from_env()?;
+    take_a_processor()?;
+    let dsm = builder.join()?;
     let bench = Bench { first: dsm.rank() == 0, dsm: &dsm, board: board(&dsm)? };
     let mut floors = Floors::default();
     floors.take(&bench)?;
@@ -68,6 +75,19 @@ pub(super) fn run(measures: &[Measure]) -> Result<()> {
     dsm.leave()
 }
 
+/// Keeps this node, engine and all, on a processor of its own where there are two: nodes are machines. Left to itself
+/// the scheduler now packs both nodes onto one processor and now spreads them, which moves all figures by a factor.
+fn take_a_processor() -> Result<()> {
+    let failed = |errno| Error::io("choosing a processor", errno);
+    let rank: usize = std::env::var("DSM_RANK").ok().and_then(|rank| rank.parse().ok()).unwrap_or(0);
+    let allowed = sched_getaffinity(Pid::from_raw(0)).map_err(failed)?;
+    let processors: Vec<usize> =
+        (0..CpuSet::count()).filter(|&processor| allowed.is_set(processor).unwrap_or(false)).collect();
+    let mut mine = CpuSet::new();
+    mine.set(processors[rank % processors.len()]).map_err(failed)?;
+    sched_setaffinity(Pid::from_raw(0), &mine).map_err(failed)
+}
+
 /// The board, made by rank 1, so that its pages are homed there: a miss of rank 0 is one round trip.
 fn board(dsm: &Dsm) -> Result<&Board> {
     if dsm.rank() == 0 {
@@ -79,7 +99,7 @@ fn board(dsm: &Dsm) -> Result<&Board> {
             pages.push(DsmBox::leak(dsm.alloc(Page { words: [const { AtomicU64::new(0) }; WORDS] })?));
         }
         let pages = std::array::from_fn(|index| pages[index]);
-        Ok(Board { pages, lock: DsmMutex::new(dsm, 0)? })
+        Ok(Board { pages, lock: DsmMutex::new(dsm, 0)?, port: AtomicU64::new(0) })
     })?;
     if dsm.rank() == 1 {
         dsm.barrier()?;
@@ -95,11 +115,21 @@ struct Floors {
 }
 
 impl Floors {
-    /// Takes them at rank 0 while rank 1 sleeps in a barrier.
+    /// Takes them at rank 0, with rank 1 at the other end of the round trips.
     fn take(&mut self, bench: &Bench<'_>) -> Result<()> {
+        let port = &bench.board.port;
         if bench.first {
             self.local_fault.merge(&floor::local_fault(FLOOR_SAMPLES)?);
-            self.round_trip.merge(&floor::round_trip(FLOOR_SAMPLES)?);
+            bench.dsm.barrier()?;
+            while port.load(Ordering::Acquire) == 0 {
+                spin_loop();
+            }
+            let port = u16::try_from(port.load(Ordering::Acquire)).unwrap_or_default();
+            self.round_trip.merge(&floor::round_trip(port, FLOOR_SAMPLES)?);
+        } else {
+            port.store(0, Ordering::Release);
+            bench.dsm.barrier()?;
+            floor::answer_round_trips(|bound| port.store(u64::from(bound), Ordering::Release))?;
         }
         bench.dsm.barrier().map(|_| ())
     }

@@ -6,7 +6,9 @@ use crate::heap;
 use crate::signals;
 use crate::stats::Stats;
 use crate::transport::Flushed;
-use dsm_core::{Access, Action, Address, CallId, Cause, Command, Event, NodeId, PageId, Payload, Want};
+use dsm_core::{
+    Access, Action, Address, CallId, Cause, Command, Event, Message, NodeId, PageId, Payload, Want, limits,
+};
 
 /// The name of the engine's own commands, none of which has an answer.
 const UNANSWERED: CallId = CallId(u64::MAX);
@@ -20,11 +22,23 @@ impl Engine {
                 self.resolve_faults(page, access);
                 self.region.refresh(page, access)?;
             }
-            Action::Send { to, message } => self.send(to, &message, None),
-            Action::SendPage { to, page, message } => self.send(to, &message, Some(page)),
+            Action::Send { to, message } => {
+                self.queue(to, &message, None);
+                self.mark_unflushed(to);
+            }
+            Action::SendLazily { to, message } => {
+                self.queue(to, &message, None);
+                self.held_back = self.held_back.with(to);
+                self.timers.flush_within(limits::HOLD_BACK_MAX);
+            }
+            Action::Flush { to } => self.mark_unflushed(to),
+            Action::SendPage { to, page, message } => {
+                self.queue(to, &message, Some(page));
+                self.mark_unflushed(to);
+            }
             Action::SetTimer { timer, at } => self.timers.set(timer, at),
             Action::ProbeResidency { page } => {
-                let progress = self.faults.progress(page);
+                let progress = self.faults.progress(page, self.timers.now());
                 self.upcoming.push_back(Event::Probed { page, progress });
             }
             Action::Complete { call, reply } => {
@@ -45,7 +59,6 @@ impl Engine {
         if access == Access::None {
             self.stats.invalidations += 1;
         }
-        self.faults.revoked(page);
         Ok(())
     }
 
@@ -85,13 +98,12 @@ impl Engine {
         }
     }
 
-    fn send(&mut self, to: NodeId, message: &dsm_core::Message, page: Option<PageId>) {
+    fn queue(&mut self, to: NodeId, message: &Message, page: Option<PageId>) {
         let Some(link) = self.links.get_mut(to.index()).and_then(Option::as_mut) else { return };
         if let Err(error) = link.send(message, page) {
             // Only a message beyond the wire's limits cannot be encoded, and every limit is checked where it is made.
             signals::die(&format!("{}: cannot encode {message:?} to {to}: {error}", self.me));
         }
-        self.mark_unflushed(to);
     }
 
     pub(super) fn mark_unflushed(&mut self, peer: NodeId) {

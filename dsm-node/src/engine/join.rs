@@ -14,7 +14,6 @@ use crate::region::Region;
 use crate::signals;
 use crate::stats::Stats;
 use crate::transport::{self, Endpoint, Formation, Identity, Kind, Mesh};
-use crate::uffd::FaultBuffer;
 use crossbeam_channel::{Receiver, unbounded};
 use dsm_core::{Copyset, Geometry, Incarnation, Machine, NodeId};
 use nix::sys::eventfd::{EfdFlags, EventFd};
@@ -94,13 +93,15 @@ impl Engine {
             poller,
             timers,
             faults: Faults::default(),
-            fault_buffer: FaultBuffer::default(),
+            fault_buffer: None,
             orders,
             wake,
             answers: HashMap::new(),
             upcoming: VecDeque::new(),
             actions: Vec::new(),
             unflushed: Vec::new(),
+            held_back: Copyset::EMPTY,
+            timer_ran_out: false,
             blocked: Copyset::EMPTY,
             stats: Stats::default(),
             log,

@@ -16,6 +16,7 @@ mod examine;
 mod faults;
 mod join;
 mod poller;
+mod priority;
 mod timers;
 
 pub(crate) use join::join;
@@ -53,7 +54,8 @@ pub(super) struct Engine {
     poller: Poller,
     timers: Timers,
     faults: Faults,
-    fault_buffer: FaultBuffer,
+    /// Kept between reads, so that none allocates.
+    fault_buffer: Option<FaultBuffer>,
     orders: Receiver<Order>,
     wake: Arc<EventFd>,
     answers: HashMap<CallId, Sender<Reply>>,
@@ -62,6 +64,9 @@ pub(super) struct Engine {
     actions: Actions,
     /// Peers to which something was said since the last flush.
     unflushed: Vec<NodeId>,
+    /// Peers for which something is held back.
+    held_back: Copyset,
+    timer_ran_out: bool,
     /// Peers whose connection takes no more bytes for now.
     blocked: Copyset,
     stats: Stats,
@@ -72,10 +77,13 @@ pub(super) struct Engine {
 impl Engine {
     /// Runs until told to stop. An error is one that leaves memory in doubt: the process must not go on.
     fn run(mut self) -> Result<()> {
+        priority::wake_early();
         while !self.stopping {
             self.timers.arm()?;
-            for source in self.poller.wait()? {
-                self.turn_to(source)?;
+            for index in 0..self.poller.wait()? {
+                for source in self.poller.found(index) {
+                    self.turn_to(source)?;
+                }
             }
             self.fire_timers()?;
             self.flush_all();
@@ -91,6 +99,7 @@ impl Engine {
             Source::Incoming => self.take_incoming(),
             Source::Timer => {
                 self.timers.ran_out();
+                self.timer_ran_out = true;
                 Ok(())
             }
             Source::Readable(peer) => self.receive(peer),
@@ -116,7 +125,7 @@ impl Engine {
     }
 
     fn take_faults(&mut self) -> Result<()> {
-        let mut buffer = std::mem::take(&mut self.fault_buffer);
+        let mut buffer = self.fault_buffer.take().unwrap_or_default();
         let now = self.timers.now();
         for fault in self.region.uffd().read_faults(&mut buffer)? {
             let Some(page) = self.geometry.page_of(fault.address) else { continue };
@@ -125,7 +134,7 @@ impl Engine {
             }
             self.handle(Event::Fault { page, want: fault.want })?;
         }
-        self.fault_buffer = buffer;
+        self.fault_buffer = Some(buffer);
         Ok(())
     }
 
@@ -162,8 +171,10 @@ impl Engine {
             match received {
                 Ok(Some(message)) => self.handle(Event::Received { from: peer, message })?,
                 Ok(None) => {
-                    // An acknowledgement may be due, and nothing else to carry it.
-                    self.mark_unflushed(peer);
+                    // What came last may have been one too many to go unacknowledged.
+                    if self.links[peer.index()].as_ref().is_some_and(Link::owes_acknowledgement) {
+                        self.mark_unflushed(peer);
+                    }
                     return Ok(());
                 }
                 Err(down) => {
@@ -238,8 +249,18 @@ impl Engine {
     }
 
     fn fire_timers(&mut self) -> Result<()> {
-        while let Some(timer) = self.timers.take_due(self.timers.now()) {
+        if !self.timer_ran_out {
+            return Ok(());
+        }
+        self.timer_ran_out = false;
+        let now = self.timers.now();
+        while let Some(timer) = self.timers.take_due(now) {
             self.handle(Event::TimerFired(timer))?;
+        }
+        if self.timers.take_flush(now) {
+            for peer in std::mem::take(&mut self.held_back).iter() {
+                self.mark_unflushed(peer);
+            }
         }
         Ok(())
     }
@@ -258,10 +279,12 @@ impl Engine {
             if left.is_zero() {
                 break;
             }
-            for source in self.poller.wait_for(left)? {
-                match source {
-                    Source::Readable(_) | Source::Writable(_) => self.turn_to(source)?,
-                    Source::Faults | Source::Orders | Source::Incoming | Source::Timer => {}
+            for index in 0..self.poller.wait_for(left)? {
+                for source in self.poller.found(index) {
+                    match source {
+                        Source::Readable(_) | Source::Writable(_) => self.turn_to(source)?,
+                        Source::Faults | Source::Orders | Source::Incoming | Source::Timer => {}
+                    }
                 }
             }
         }

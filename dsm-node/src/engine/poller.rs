@@ -30,16 +30,17 @@ const FIRST_PEER: u64 = 4;
 /// Events taken at once. Those beyond wait for the next turn.
 const EVENTS_AT_ONCE: usize = 32;
 
-/// The epoll set.
+/// The epoll set, and what it reported last.
 pub(super) struct Poller {
     epoll: Epoll,
+    events: [EpollEvent; EVENTS_AT_ONCE],
 }
 
 impl Poller {
     pub fn new() -> Result<Poller> {
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)
             .map_err(|errno| Error::io("creating the engine's epoll set", errno))?;
-        Ok(Poller { epoll })
+        Ok(Poller { epoll, events: [EpollEvent::empty(); EVENTS_AT_ONCE] })
     }
 
     /// Waits on one of the engine's own descriptors too.
@@ -70,37 +71,42 @@ impl Poller {
         let _ = self.epoll.delete(descriptor);
     }
 
-    /// Waits until something happens. An interrupted wait ends with nothing.
-    pub fn wait(&self) -> Result<Vec<Source>> {
+    /// Waits until something happens, and says at how many sources. An interrupted wait ends with none.
+    pub fn wait(&mut self) -> Result<usize> {
         self.wait_until(EpollTimeout::NONE)
     }
 
     /// Waits until something happens, but no longer than `span` (to the millisecond).
-    pub fn wait_for(&self, span: Duration) -> Result<Vec<Source>> {
+    pub fn wait_for(&mut self, span: Duration) -> Result<usize> {
         self.wait_until(EpollTimeout::try_from(span).unwrap_or(EpollTimeout::MAX))
     }
 
-    fn wait_until(&self, timeout: EpollTimeout) -> Result<Vec<Source>> {
-        let mut events = [EpollEvent::empty(); EVENTS_AT_ONCE];
-        let count = match self.epoll.wait(&mut events, timeout) {
-            Ok(count) => count,
-            Err(Errno::EINTR) => 0,
-            Err(errno) => return Err(Error::io("waiting in the engine", errno)),
-        };
-        let mut sources = Vec::with_capacity(count);
-        for event in &events[..count] {
-            let source = source(event.data());
-            if let Source::Readable(peer) = source
-                && event.events().contains(EpollFlags::EPOLLOUT)
-            {
-                sources.push(Source::Writable(peer));
-            }
-            // Whatever is not mere readiness to write is found by reading: bytes, the end, or an error.
-            if event.events() != EpollFlags::EPOLLOUT {
-                sources.push(source);
-            }
+    fn wait_until(&mut self, timeout: EpollTimeout) -> Result<usize> {
+        match self.epoll.wait(&mut self.events, timeout) {
+            Ok(count) => Ok(count),
+            Err(Errno::EINTR) => Ok(0),
+            Err(errno) => Err(Error::io("waiting in the engine", errno)),
         }
-        Ok(sources)
+    }
+
+    /// What the last wait found, the one with this `index`: a peer may be both readable and writable.
+    pub fn found(&self, index: usize) -> impl Iterator<Item = Source> + use<> {
+        let event = self.events[index];
+        let source = source(event.data());
+        let writable = match source {
+            Source::Readable(peer) if event.events().contains(EpollFlags::EPOLLOUT) => {
+                Some(Source::Writable(peer))
+            }
+            Source::Readable(_)
+            | Source::Writable(_)
+            | Source::Faults
+            | Source::Orders
+            | Source::Incoming
+            | Source::Timer => None,
+        };
+        // Whatever is not mere readiness to write is found by reading: bytes, the end, or an error.
+        let readable = (event.events() != EpollFlags::EPOLLOUT).then_some(source);
+        writable.into_iter().chain(readable)
     }
 }
 

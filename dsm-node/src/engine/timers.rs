@@ -14,6 +14,8 @@ pub(super) struct Timers {
     kernel: TimerFd,
     armed: Option<Time>,
     due: BTreeMap<Timer, Time>,
+    /// When what was held back is to be sent at the latest.
+    flush: Option<Time>,
 }
 
 impl Timers {
@@ -21,7 +23,7 @@ impl Timers {
         let flags = TimerFlags::TFD_CLOEXEC | TimerFlags::TFD_NONBLOCK;
         let kernel = TimerFd::new(ClockId::CLOCK_MONOTONIC, flags)
             .map_err(|errno| Error::io("creating the engine's timer", errno))?;
-        Ok(Timers { origin: Instant::now(), kernel, armed: None, due: BTreeMap::new() })
+        Ok(Timers { origin: Instant::now(), kernel, armed: None, due: BTreeMap::new(), flush: None })
     }
 
     /// The present instant.
@@ -34,6 +36,18 @@ impl Timers {
         self.due.insert(timer, at);
     }
 
+    /// Reminds of what is held back, `span` after the first was.
+    pub fn flush_within(&mut self, span: Duration) {
+        if self.flush.is_none() {
+            self.flush = Some(self.now() + span);
+        }
+    }
+
+    /// Whether what is held back has waited for as long as it may.
+    pub fn take_flush(&mut self, now: Time) -> bool {
+        self.flush.take_if(|at| *at <= now).is_some()
+    }
+
     /// The next timer that has run out.
     pub fn take_due(&mut self, now: Time) -> Option<Timer> {
         let timer = self.due.iter().find(|&(_, at)| *at <= now).map(|(timer, _)| *timer)?;
@@ -43,7 +57,7 @@ impl Timers {
 
     /// Sets the kernel's timer to the earliest reminder. To be called before the engine waits.
     pub fn arm(&mut self) -> Result<()> {
-        let next = self.due.values().min().copied();
+        let next = self.due.values().chain(&self.flush).min().copied();
         if next == self.armed {
             return Ok(());
         }

@@ -90,6 +90,7 @@ fn kind(message: &Message) -> &'static str {
         Message::Ack { .. } => "Ack",
         Message::Grant { .. } => "Grant",
         Message::Confirm { .. } => "Confirm",
+        Message::Hurry { .. } => "Hurry",
         Message::Lost { .. } => "Lost",
         Message::LockRequest { .. } => "LockRequest",
         Message::LockGrant { .. } => "LockGrant",

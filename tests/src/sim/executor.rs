@@ -46,6 +46,18 @@ impl World {
                 self.transmit(node, to, message, None);
                 Ok(())
             }
+            Action::SendLazily { to, message } => {
+                let confirms = matches!(message, Message::Confirm { .. });
+                if to == node || !self.plan.members.contains(to) || !confirms {
+                    return Err(format!("{node} cannot hold this back for {to}: {message:?}"));
+                }
+                self.hold_back(node, to, message);
+                Ok(())
+            }
+            Action::Flush { to } => {
+                self.release(node, to);
+                Ok(())
+            }
             Action::SendPage { to, page, message } => self.send_page(node, to, page, message),
             Action::SetTimer { timer, at } => {
                 self.set_timer(node, timer, at);

@@ -5,7 +5,8 @@ use super::lies::Lies;
 use super::node::Body;
 use super::queue::Happening;
 use super::world::World;
-use dsm_core::{Message, NodeId, Time};
+use dsm_core::{Message, NodeId, Time, limits};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// The state of all connections.
@@ -13,6 +14,8 @@ pub struct Network {
     nodes: usize,
     /// When the latest message of each ordered pair arrives.
     latest: Vec<Time>,
+    /// What each ordered pair's sender holds back.
+    held_back: BTreeMap<(NodeId, NodeId), Vec<Message>>,
     /// What a lying network remembers.
     pub(super) lies: Lies,
 }
@@ -24,7 +27,12 @@ impl Network {
     /// Nothing under way between `nodes` nodes.
     #[must_use]
     pub fn new(nodes: usize) -> Network {
-        Network { nodes, latest: vec![Time::ZERO; nodes * nodes], lies: Lies::default() }
+        Network {
+            nodes,
+            latest: vec![Time::ZERO; nodes * nodes],
+            held_back: BTreeMap::new(),
+            lies: Lies::default(),
+        }
     }
 
     fn latest(&mut self, from: NodeId, to: NodeId) -> &mut Time {
@@ -33,8 +41,26 @@ impl Network {
 }
 
 impl World {
-    /// Sends a message on its way.
+    /// Sends a message on its way, behind what was held back.
     pub(super) fn transmit(&mut self, from: NodeId, to: NodeId, message: Message, body: Option<Body>) {
+        self.release(from, to);
+        self.put_on_wire(from, to, message, body);
+    }
+
+    /// Holds a message back until the next to the same node, or for as long as a node may.
+    pub(super) fn hold_back(&mut self, from: NodeId, to: NodeId, message: Message) {
+        self.network.held_back.entry((from, to)).or_default().push(message);
+        self.queue.schedule(self.now + limits::HOLD_BACK_MAX, Happening::HeldLongEnough { from, to });
+    }
+
+    /// Sends what was held back.
+    pub(super) fn release(&mut self, from: NodeId, to: NodeId) {
+        for message in self.network.held_back.remove(&(from, to)).unwrap_or_default() {
+            self.put_on_wire(from, to, message, None);
+        }
+    }
+
+    fn put_on_wire(&mut self, from: NodeId, to: NodeId, message: Message, body: Option<Body>) {
         self.counts.message(&message);
         if let Some(mutant) = self.mutant
             && self.lies(mutant, from, to, &message)
@@ -62,6 +88,7 @@ fn is_coherence(message: &Message) -> bool {
             | Message::Ack { .. }
             | Message::Grant { .. }
             | Message::Confirm { .. }
+            | Message::Hurry { .. }
             | Message::Lost { .. }
     )
 }

@@ -31,6 +31,13 @@ pub enum Happening {
         /// The page's bytes behind it.
         body: Option<Body>,
     },
+    /// What a node holds back for another has waited for as long as it may.
+    HeldLongEnough {
+        /// Who holds it back.
+        from: NodeId,
+        /// For whom.
+        to: NodeId,
+    },
     /// A timer runs out, unless it was replaced since.
     TimerDue {
         /// Whose timer.

@@ -120,6 +120,12 @@ impl World {
             Happening::Step(thread) => self.step(thread),
             Happening::FaultReported { node, page, want } => self.feed(node, Event::Fault { page, want }),
             Happening::Delivered { from, to, message, body } => self.deliver(from, to, message, body),
+            Happening::HeldLongEnough { from, to } => {
+                if !self.node(from).dead {
+                    self.release(from, to);
+                }
+                Ok(())
+            }
             Happening::TimerDue { node, timer, generation } => {
                 if self.node(node).timers.get(&timer) == Some(&generation) {
                     self.node(node).timers.remove(&timer);

@@ -272,7 +272,8 @@ impl Link {
         }
     }
 
-    fn owes_acknowledgement(&self) -> bool {
+    /// Whether so much has arrived since the peer was told last that it must be told, even if nothing else is.
+    pub fn owes_acknowledgement(&self) -> bool {
         self.acknowledge_now || self.received_through() - self.told >= ACKNOWLEDGE_AFTER
     }
 
