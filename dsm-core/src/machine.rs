@@ -152,12 +152,17 @@ impl Machine {
     /// Whether nothing is under way: no fault, no transaction, no revocation, no call, no lock held.
     #[must_use]
     pub fn is_quiet(&self) -> bool {
-        self.local.is_quiet()
-            && self.home.is_quiet()
+        self.pages_are_quiet()
             && self.locks.is_quiet()
             && self.barrier.is_quiet()
             && self.roots.is_quiet()
             && self.calls.is_quiet()
+    }
+
+    /// Whether nothing is under way with any page: no fault, no transaction, no revocation.
+    #[must_use]
+    pub fn pages_are_quiet(&self) -> bool {
+        self.local.is_quiet() && self.home.is_quiet()
     }
 
     /// Checks everything that must hold of this node between events.

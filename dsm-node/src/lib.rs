@@ -28,6 +28,8 @@ pub mod bench;
 pub mod collections;
 pub mod doctor;
 pub mod launch;
+#[doc(hidden)]
+pub mod testing;
 
 #[doc(hidden)]
 pub use layout::__private;

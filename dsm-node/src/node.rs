@@ -5,6 +5,7 @@
 
 use crate::error::{Error, Result};
 use crate::stats::Stats;
+use crate::testing::Examination;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TryRecvError, bounded};
 use dsm_core::{CallId, Command, Geometry, NodeId, Reply};
 use nix::sys::eventfd::EventFd;
@@ -24,6 +25,8 @@ pub(crate) enum Order {
     Call(Call),
     /// Count what has happened so far.
     Count(Sender<Stats>),
+    /// Hold what the protocol believes about the pages to what the page tables say.
+    Examine(Sender<Result<Examination>>),
     /// Every node is done: say goodbye to the peers, give the region up, end.
     Stop,
 }
@@ -103,6 +106,11 @@ impl Node {
         if JOINING.swap(true, Ordering::AcqRel) { Err(Error::AlreadyJoined) } else { Ok(()) }
     }
 
+    /// Says at once that this process has joined: before a join takes what a launcher passed to this process once.
+    pub fn refuse_second_join() -> Result<()> {
+        if CURRENT.get().is_some() { Err(Error::AlreadyJoined) } else { Ok(()) }
+    }
+
     /// Gives the reservation of a join that failed back.
     pub fn abandon_join() {
         JOINING.store(false, Ordering::Release);
@@ -127,7 +135,8 @@ impl Node {
 
     /// Notes that a peer is gone: later calls say so at once.
     pub fn mark_lost(&self, peer: NodeId) {
-        self.lost_peer.store(peer.rank(), Ordering::Release);
+        // The first is the one that calls under way end with: what comes later is often a consequence of it.
+        let _ = self.lost_peer.compare_exchange(NO_RANK, peer.rank(), Ordering::AcqRel, Ordering::Acquire);
     }
 
     /// Hands a command to the engine and waits for the answer. Blocks on whom the command's documentation names.
@@ -153,6 +162,11 @@ impl Node {
         let (sender, answer) = bounded(1);
         self.caller.order(Order::Count(sender))?;
         answer.recv().map_err(|_| Error::NotJoined)
+    }
+
+    /// Asks the engine for what it believes about its pages.
+    pub fn examine(&self, answer: Sender<Result<Examination>>) -> Result<()> {
+        self.caller.order(Order::Examine(answer))
     }
 
     /// Tells the engine to end. It does so in bounded time.

@@ -1,3 +1,5 @@
 //! What the tests of the whole project share: the seeded simulator, and what multi-process tests start.
 
+pub mod harness;
 pub mod sim;
+pub mod worker;

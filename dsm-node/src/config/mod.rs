@@ -13,6 +13,7 @@ pub(crate) use inherited::VARIABLE as RENDEZVOUS_FD;
 
 use crate::dsm::Dsm;
 use crate::error::{Error, Result};
+use crate::node::Node;
 use dsm_core::{Geometry, GeometryError, NodeId, limits};
 use environment::Environment;
 use launchers::{Meeting, Place};
@@ -222,6 +223,7 @@ impl Builder {
     /// [`Error::Config`] for values that cannot work, [`Error::Rendezvous`] when the others cannot be reached, and
     /// whatever the kernel refuses.
     pub fn join(self) -> Result<Dsm> {
+        Node::refuse_second_join()?;
         crate::engine::join(self.resolve()?)
     }
 

@@ -12,6 +12,7 @@
 //! but in its wait. It does not decide anything about pages: that is the machine's part.
 
 mod act;
+mod examine;
 mod faults;
 mod join;
 mod poller;
@@ -151,6 +152,10 @@ impl Engine {
                 Order::Count(answer) => {
                     // Who asked may have given up.
                     let _ = answer.send(self.count());
+                }
+                Order::Examine(answer) => {
+                    // As above.
+                    let _ = answer.send(self.examine());
                 }
                 Order::Stop => self.stopping = true,
             }

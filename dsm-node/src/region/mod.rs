@@ -169,7 +169,6 @@ impl Region {
     ///
     /// # Errors
     /// If the kernel cannot tell, or the kernel pages of one page do not agree.
-    #[cfg_attr(not(test), allow(dead_code, reason = "tests hold the protocol's belief to it"))]
     pub fn scan(&self, pages: Range<u64>) -> Result<Vec<Access>> {
         let start = self.geometry.address_of(PageId(pages.start)).0;
         let length = (pages.end - pages.start) * self.geometry.page_size();

@@ -1,0 +1,39 @@
+//! For tests: what a node believes about its pages, held to what its page tables say.
+
+use crate::dsm::Dsm;
+use crate::error::{Error, Result};
+pub use dsm_core::Access;
+
+/// What one node says of itself between two events of its engine.
+#[derive(Clone, Debug)]
+pub struct Examination {
+    /// Whether nothing is under way with this node's pages: no fault, no transaction, no revocation.
+    pub quiet: bool,
+    /// What this node may do with each page of the region, by the protocol's state.
+    pub access: Vec<Access>,
+    /// Where page tables or invariants say otherwise, in words.
+    pub mismatches: Vec<String>,
+    /// What the directory says of the pages that are homed here and were touched.
+    pub directory: Vec<Entry>,
+}
+
+/// What the directory says of one page.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Entry {
+    /// The page's number.
+    pub page: u64,
+    /// The rank of its owner, if anybody ever wrote it.
+    pub owner: Option<u32>,
+    /// The ranks that have a copy to read, the owner not among them.
+    pub readers: Vec<u32>,
+}
+
+/// Examines every page of the region. For regions of test size: it looks at each.
+///
+/// # Errors
+/// If the node has left, or the kernel cannot tell what its page tables say.
+pub fn examine(dsm: &Dsm) -> Result<Examination> {
+    let (sender, answer) = crossbeam_channel::bounded(1);
+    dsm.node().examine(sender)?;
+    answer.recv().map_err(|_| Error::NotJoined)?
+}

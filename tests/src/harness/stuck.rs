@@ -1,0 +1,30 @@
+//! Where a process hangs: each of its threads, as the kernel sees it.
+
+use std::fs;
+use std::path::Path;
+
+/// One line per thread of `pid`: its name, its state, the kernel function that it waits in, and the system call.
+pub(super) fn threads_of(pid: u32) -> String {
+    let folder = format!("/proc/{pid}/task");
+    let Ok(tasks) = fs::read_dir(&folder) else { return format!("  {folder} cannot be read\n") };
+    let mut text = String::new();
+    for task in tasks.flatten() {
+        let path = task.path();
+        let state = read(&path, "status")
+            .lines()
+            .find_map(|line| line.strip_prefix("State:").map(|state| state.trim().to_owned()))
+            .unwrap_or_default();
+        text += &format!(
+            "  thread {} ({}): {state}, in {}, system call {}\n",
+            task.file_name().to_string_lossy(),
+            read(&path, "comm"),
+            read(&path, "wchan"),
+            read(&path, "syscall"),
+        );
+    }
+    text
+}
+
+fn read(folder: &Path, name: &str) -> String {
+    fs::read_to_string(folder.join(name)).map_or_else(|_| "?".to_owned(), |text| text.trim().to_owned())
+}

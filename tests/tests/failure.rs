@@ -1,0 +1,192 @@
+//! Nodes that die and strangers that call, on real nodes.
+
+use dsm_node::launch::TransportKind;
+use dsm_tests::harness::ports::{self, Connection, Listening};
+use dsm_tests::harness::{Report, Running};
+use dsm_tests::scenario;
+use std::io::{ErrorKind, Write};
+use std::time::{Duration, Instant};
+
+/// What every survivor's call, and every fault, may take to learn of a death.
+const NEWS_MAX: Duration = Duration::from_secs(5);
+
+/// The exit code of a process that cannot have a page: `EX_SOFTWARE`.
+const DOOMED: i32 = 70;
+
+/// Nodes of the scenario `death`: a victim, and one survivor for each role.
+const NODES: u32 = 6;
+
+/// Runs the scenario `death` until all have ended; how long the survivors took from the kill on.
+fn die(victim: u32, page: &str, transport: TransportKind) {
+    let scenario = scenario!("death").nodes(NODES).transport(transport);
+    let mut running = scenario.arg("victim", victim).arg("page", page).start();
+    running.await_all_at("ready");
+    let names = listening_names(&running);
+    let survivors: Vec<u32> = (0..NODES).filter(|rank| *rank != victim).collect();
+    let role_of: Vec<String> = survivors.iter().map(|rank| running.await_fact(*rank, "role")).collect();
+    let computing = survivors[role_of.iter().position(|role| role == "compute").expect("a role of one")];
+    let busy: Vec<u32> = survivors.iter().copied().filter(|rank| *rank != computing).collect();
+    // A frozen node answers nothing, so that the others are, or will be, waiting for it when it dies.
+    running.freeze(victim);
+    for rank in &busy {
+        running.go(*rank);
+        running.await_at(*rank, "busy");
+    }
+    running.kill(victim);
+    let killed = Instant::now();
+    for (rank, role) in survivors.iter().zip(&role_of) {
+        // Who has its answer makes some more calls, and leaves, which takes a moment longer.
+        if role == "touch" {
+            running.await_end(*rank);
+            assert!(killed.elapsed() < NEWS_MAX, "the fault took {:?}", killed.elapsed());
+        } else if role != "compute" {
+            running.await_at(*rank, "told");
+            assert!(killed.elapsed() < NEWS_MAX, "{role} took {:?}", killed.elapsed());
+        }
+    }
+    for rank in &busy {
+        running.await_end(*rank);
+    }
+    let computed_from = Instant::now();
+    running.go(computing);
+    running.await_at(computing, "told");
+    assert!(computed_from.elapsed() < NEWS_MAX);
+    let report = running.finish();
+    for (rank, role) in survivors.iter().zip(&role_of) {
+        let rank = *rank as usize;
+        report.expect_code(rank, if role == "touch" { DOOMED } else { 0 });
+        if role == "touch" {
+            check_last_words(&report, rank, victim);
+        }
+    }
+    check_nothing_left(&names);
+}
+
+/// The line names the page and the dead rank.
+fn check_last_words(report: &Report, rank: usize, victim: u32) {
+    let lines = report.nodes[rank].stderr.iter().filter(|line| line.contains("cannot be had"));
+    let lines: Vec<_> = lines.collect();
+    assert_eq!(lines.len(), 1, "{report}");
+    assert!(
+        lines[0].contains("page ") && lines[0].contains(&format!("rank {victim}, which is gone")),
+        "{report}"
+    );
+}
+
+fn listening_names(running: &Running) -> Vec<Listening> {
+    let of = |rank| ports::of_process(running.pid(rank)).expect("the node runs");
+    (0..running.nodes()).flat_map(of).collect()
+}
+
+/// No socket and no shared memory outlives the nodes. (That no process does, the launcher has seen to: it reaped all.)
+fn check_nothing_left(names: &[Listening]) {
+    for name in names {
+        assert!(name.call().is_err(), "somebody still listens at {name:?}");
+    }
+    let shared = std::fs::read_dir("/dev/shm").into_iter().flatten().flatten();
+    let ours: Vec<_> =
+        shared.map(|entry| entry.file_name()).filter(|name| name.to_string_lossy().contains("dsm")).collect();
+    assert!(ours.is_empty(), "left in /dev/shm: {ours:?}");
+}
+
+#[test]
+fn a_killed_owner_is_reported_to_all() {
+    die(3, "both", TransportKind::Tcp);
+}
+
+#[test]
+fn a_killed_coordinator_is_reported_to_all() {
+    die(0, "owned", TransportKind::Tcp);
+}
+
+#[test]
+fn a_killed_home_is_reported_to_all() {
+    die(5, "homed", TransportKind::Unix);
+}
+
+#[test]
+fn a_node_that_dies_at_work_leaves_nobody_waiting() {
+    for victim in [0, 2] {
+        let mut running = scenario!("death_while_computing").nodes(4).arg("victim", victim).start();
+        running.await_all_at("working");
+        running.kill(victim);
+        let killed = Instant::now();
+        for rank in (0..4).filter(|rank| *rank != victim) {
+            running.await_told_or_end(rank);
+            assert!(killed.elapsed() < NEWS_MAX, "rank {rank} took {:?}", killed.elapsed());
+        }
+        let report = running.finish();
+        for rank in (0..4).filter(|rank| *rank != victim) {
+            // It was waiting for a lock, or for a page that went with the victim.
+            let code = report.nodes[rank as usize].code;
+            assert!(code == 0 || code == DOOMED, "rank {rank}: {report}");
+            if code == DOOMED {
+                check_last_words(&report, rank as usize, victim);
+            }
+        }
+    }
+}
+
+#[test]
+fn strangers_do_not_disturb_the_cluster() {
+    for transport in [TransportKind::Tcp, TransportKind::Unix] {
+        let mut running = scenario!("steady").nodes(3).transport(transport).start();
+        running.await_all_at("working");
+        let names = listening_names(&running);
+        assert!(names.len() >= 3, "every node listens: {names:?}");
+        for name in &names {
+            pester(name);
+        }
+        running.go(0);
+        let report = running.finish();
+        report.expect_success();
+        let total: u64 = (0..3).map(|rank| report.number::<u64>(rank, "own")).sum();
+        assert_eq!(report.agreed("total"), total.to_string(), "{report}");
+        for rank in 0..3 {
+            assert!(report.number::<u64>(rank, "refused") >= GARBAGE.len() as u64, "rank {rank}: {report}");
+            assert_eq!(report.number::<u64>(rank, "reconnects"), 0, "{report}");
+            // Many strangers, one line.
+            let lines = report.nodes[rank].stderr.iter().filter(|line| line.contains("does not speak"));
+            assert_eq!(lines.count(), 1, "{report}");
+        }
+    }
+}
+
+/// What strangers say: nothing that makes sense; the start of a handshake that claims to be huge; one that breaks off;
+/// one whose checksum is wrong; a frame of the protocol with no handshake before it.
+const GARBAGE: [&[u8]; 5] = [
+    b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n",
+    b"DSMh\x01\x00\x01\x00\xff\xff\xff\xff\x00\x00\x00\x00",
+    b"DSMh\x01\x00",
+    b"DSMh\x01\x00\x01\x00\x04\x00\x00\x00\xde\xad\xbe\xefabcd",
+    b"DSMf\x01\x00\x01\x00\x10\x00\x00\x00\x00\x10\x00\x00\xff\xff\xff\xff\xff\xff\xff\xff",
+];
+
+/// Says everything of [`GARBAGE`], and nothing at all, and a lot of it, each on a connection of its own.
+fn pester(name: &Listening) {
+    let silent = name.call().expect("the node listens");
+    for garbage in GARBAGE {
+        let mut stranger = name.call().expect("the node listens");
+        // The node may have heard enough before all is said.
+        let _ = stranger.write_all(garbage);
+        if garbage.len() > 6 {
+            expect_hang_up(stranger);
+        }
+    }
+    let mut long_winded = name.call().expect("the node listens");
+    let noise: Vec<u8> =
+        (0..1_u32 << 16).map(|index| (index.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
+    let _ = long_winded.write_all(&noise);
+    expect_hang_up(long_winded);
+    // Who says nothing is sent away as well, when the node's patience is over.
+    expect_hang_up(silent);
+}
+
+/// The node may answer, but then it closes the connection.
+fn expect_hang_up(mut stranger: Box<dyn Connection>) {
+    let mut answer = Vec::new();
+    match stranger.read_to_end(&mut answer) {
+        Ok(_) => {}
+        Err(error) => assert_eq!(error.kind(), ErrorKind::ConnectionReset, "{error}"),
+    }
+}
