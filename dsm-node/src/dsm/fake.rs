@@ -53,6 +53,7 @@ impl Engine {
                 }
                 // Who asked may have given up.
                 Order::Count(answer) => drop(answer.send(Stats::default())),
+                Order::Examine(_) => unreachable!("there are no page tables here to examine"),
                 Order::Stop => return,
             }
         }
