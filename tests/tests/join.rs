@@ -72,8 +72,7 @@ fn a_rendezvous_that_nobody_answers_is_named() {
         [(TransportKind::Tcp, "127.0.0.1:1"), (TransportKind::Unix, "unix:dsm-test-nobody-is-here")]
     {
         let start = Instant::now();
-        let scenario = join().transport(transport).env("DSM_RANK", "1").env("DSM_NODES", "2");
-        let report = scenario.env("DSM_RENDEZVOUS", address).start().finish();
+        let report = join().transport(transport).as_late_comer(1, 2, address).start().finish();
         expect_failure(&report, "Rendezvous", &[address]);
         assert!(start.elapsed() < PATIENCE + SLACK, "{report}");
     }
@@ -93,13 +92,10 @@ fn a_taken_rank_is_refused_and_nobody_is_disturbed() {
         let mut running = scenario!("steady").nodes(2).transport(transport).start();
         running.await_all_at("working");
         let address = running.variable(0, "DSM_RENDEZVOUS");
-        let late = |rank: &str, variable: &str, value: &str| {
-            let scenario = join().transport(transport).env("DSM_RANK", rank).env("DSM_NODES", "2");
-            let scenario = scenario.env("DSM_RENDEZVOUS", address.as_str()).env(variable, value);
-            scenario.start().finish()
-        };
-        expect_failure(&late("1", "UNUSED", "1"), "Refused", &["taken", &address]);
-        expect_failure(&late("1", "DSM_PAGE_SIZE", "65536"), "Mismatch", &["page size", "4096", "65536"]);
+        let late = || join().transport(transport).as_late_comer(1, 2, &address);
+        expect_failure(&late().start().finish(), "Refused", &["taken", &address]);
+        let other = late().page_size(64 << 10).start().finish();
+        expect_failure(&other, "Mismatch", &["page size", "4096", "65536"]);
         running.go(0);
         let report = running.finish();
         report.expect_success();

@@ -7,7 +7,8 @@ use crate::signals;
 use crate::stats::Stats;
 use crate::transport::Flushed;
 use dsm_core::{
-    Access, Action, Address, CallId, Cause, Command, Event, Message, NodeId, PageId, Payload, Want, limits,
+    Access, Action, Address, CallId, Cause, Command, Event, Message, NodeId, PageId, Payload, Reply, Want,
+    limits,
 };
 
 /// The name of the engine's own commands, none of which has an answer.
@@ -42,6 +43,7 @@ impl Engine {
                 self.upcoming.push_back(Event::Probed { page, progress });
             }
             Action::Complete { call, reply } => {
+                self.departing |= reply == Reply::Left;
                 if let Some(answer) = self.answers.remove(&call) {
                     // Who asked may have given up.
                     let _ = answer.send(reply);

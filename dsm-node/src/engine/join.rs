@@ -105,6 +105,7 @@ impl Engine {
             blocked: Copyset::EMPTY,
             stats: Stats::default(),
             log,
+            departing: false,
             stopping: false,
         })
     }

@@ -71,6 +71,8 @@ pub(super) struct Engine {
     blocked: Copyset,
     stats: Stats,
     log: Logger,
+    /// Every program is done: peers that hang up have left, and are not lost.
+    departing: bool,
     stopping: bool,
 }
 
@@ -187,15 +189,21 @@ impl Engine {
 
     /// The connection to a peer broke. The peer may live: the session goes on when it is made anew.
     fn link_down(&mut self, peer: NodeId, cause: &str) {
-        let Some(link) = self.links.get_mut(peer.index()).and_then(Option::as_mut) else { return };
-        let Some(descriptor) = link.descriptor() else { return };
-        self.poller.forget(descriptor);
-        link.detach();
-        self.blocked = self.blocked.without(peer);
-        if !self.stopping {
+        self.hang_up(peer);
+        if !self.stopping && !self.departing {
             self.log.info(format!("the connection to {peer} broke ({cause}); reconnecting"));
             self.mesh.reconnect.begin(peer);
         }
+    }
+
+    /// Closes the connection to a peer, unless the link has done so itself because it broke.
+    fn hang_up(&mut self, peer: NodeId) {
+        let Some(link) = self.links.get_mut(peer.index()).and_then(Option::as_mut) else { return };
+        if let Some(descriptor) = link.descriptor() {
+            self.poller.forget(descriptor);
+            link.detach();
+        }
+        self.blocked = self.blocked.without(peer);
     }
 
     fn take_incoming(&mut self) -> Result<()> {
@@ -224,7 +232,7 @@ impl Engine {
 
     fn attach(&mut self, peer: NodeId, stream: Stream, received_through: u64) -> Result<()> {
         // The peer may have noticed first that the connection broke.
-        self.link_down(peer, "the peer made a new one");
+        self.hang_up(peer);
         let Some(link) = self.links.get_mut(peer.index()).and_then(Option::as_mut) else { return Ok(()) };
         if let Err(down) = link.attach(stream, received_through) {
             self.link_down(peer, &down.to_string());
@@ -240,7 +248,7 @@ impl Engine {
     /// A peer could not be reached in time. If it has called meanwhile, that is out of date.
     fn lose(&mut self, peer: NodeId, cause: &str) -> Result<()> {
         let link = self.links.get(peer.index()).and_then(Option::as_ref);
-        if self.stopping || link.is_none_or(Link::is_attached) {
+        if self.stopping || self.departing || link.is_none_or(Link::is_attached) {
             return Ok(());
         }
         self.log.error(format!("{peer} is gone: {cause}"));

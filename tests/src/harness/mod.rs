@@ -116,6 +116,13 @@ impl Scenario {
         self
     }
 
+    /// As a node that another launcher, which is not there, has started: of a cluster of `nodes` that meets at `address`.
+    pub fn as_late_comer(self, rank: u32, nodes: u32, address: &str) -> Scenario {
+        let this = self.env("DSM_RANK", rank.to_string()).env("DSM_NODES", nodes.to_string());
+        // The socket that the launcher passes on is for another address.
+        this.env("DSM_RENDEZVOUS", address).env("DSM_RENDEZVOUS_FD", "")
+    }
+
     /// With a variable in the environment of one node.
     pub fn env_of(mut self, rank: u32, name: &str, value: impl Into<OsString>) -> Scenario {
         self.launch = self.launch.env_of(rank, name, value.into());
