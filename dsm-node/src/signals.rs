@@ -418,6 +418,24 @@ mod tests {
     }
 
     #[test]
+    fn a_thread_that_waits_for_a_page_when_the_engine_fails_waits_on() {
+        let (status, signal, said) =
+            in_child("a_thread_that_waits_for_a_page_when_the_engine_fails_waits_on", || {
+                let (region, address) = joined();
+                region.protect(PageId(1), Access::None).expect("protecting works");
+                let touch = aside(move || load(address));
+                next_fault(&region);
+                region.fail();
+                // It must not come back; were it to, it would at once.
+                let got = touch.recv_timeout(std::time::Duration::from_millis(200));
+                assert_eq!(got, Err(std::sync::mpsc::RecvTimeoutError::Timeout));
+                die("the engine failed");
+            });
+        assert_eq!((status, signal), (Some(EXIT_STATUS), None), "{said}");
+        assert_eq!(said.lines().last(), Some("dsm: the engine failed"));
+    }
+
+    #[test]
     fn a_lost_page_ends_with_a_line_from_every_state() {
         for before in [Access::None, Access::Read, Access::Write] {
             let end = in_child("a_lost_page_ends_with_a_line_from_every_state", || {

@@ -20,11 +20,12 @@ pub(crate) enum Place {
     Anywhere,
 }
 
-/// A run of address space that this process mapped. Dropping it unmaps it, unless it was retired.
+/// A run of address space that this process mapped. Dropping it unmaps it, unless it was retired or kept.
 pub(crate) struct Mapping {
     start: usize,
     length: usize,
-    retired: bool,
+    /// Whether the addresses stay taken when this is dropped.
+    kept: bool,
 }
 
 /// What madvise(2) is told.
@@ -67,7 +68,7 @@ impl Mapping {
         if start == libc::MAP_FAILED {
             return Err(refusal(place, length, Errno::last()));
         }
-        Ok(Mapping { start: start.expose_provenance(), length, retired: false })
+        Ok(Mapping { start: start.expose_provenance(), length, kept: false })
     }
 
     /// The first address.
@@ -112,7 +113,7 @@ impl Mapping {
     /// Replaces the mapping by a reservation that stays for the rest of the process: whoever touches it gets SIGSEGV,
     /// and nothing else will ever be mapped there, so that a stale pointer cannot hit another's memory.
     pub fn retire(&mut self) -> Result<()> {
-        if self.retired {
+        if self.kept {
             return Ok(());
         }
         let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE | libc::MAP_FIXED;
@@ -123,16 +124,23 @@ impl Mapping {
             let what = format!("taking {} bytes at {:#x} out of use", self.length, self.start);
             return Err(Error::io(what, Errno::last()));
         }
-        self.retired = true;
+        self.kept = true;
         // A failure costs a line in a core dump's index, nothing more.
         let _ = self.advise(Advice::NotInDumps);
         Ok(())
     }
 }
 
+impl Mapping {
+    /// Lets the mapping stay as it is for the rest of the process.
+    pub fn keep(&mut self) {
+        self.kept = true;
+    }
+}
+
 impl Drop for Mapping {
     fn drop(&mut self) {
-        if self.retired {
+        if self.kept {
             return;
         }
         // SAFETY: the run is ours, and with the mapping goes the only name by which it was known.

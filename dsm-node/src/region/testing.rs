@@ -58,6 +58,13 @@ pub(crate) fn region(pages: u64, page_size: u64) -> TestRegion {
 }
 
 impl TestRegion {
+    /// Drops the region as an engine that fails does, without an orderly end.
+    pub fn fail(self) {
+        let mut this = ManuallyDrop::new(self);
+        // SAFETY: the test's region is not dropped again, for `this` never is.
+        unsafe { ManuallyDrop::drop(&mut this.0) };
+    }
+
     /// Takes the memory away behind the frames, as a machine without memory does: whoever touches one gets SIGBUS.
     pub fn starve(&self) {
         nix::unistd::ftruncate(&self._memory, 0).expect("the memory file can be cut");
