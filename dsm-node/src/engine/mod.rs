@@ -252,6 +252,7 @@ impl Engine {
             return Ok(());
         }
         self.log.error(format!("{peer} is gone: {cause}"));
+        self.mesh.reconnect.give_up(peer);
         self.node.mark_lost(peer);
         self.handle(Event::PeerLost { node: peer })
     }
