@@ -235,8 +235,8 @@ impl Engine {
         self.hang_up(peer);
         let Some(link) = self.links.get_mut(peer.index()).and_then(Option::as_mut) else { return Ok(()) };
         if let Err(down) = link.attach(stream, received_through) {
-            self.link_down(peer, &down.to_string());
-            return Ok(());
+            // Both ends disagree on what was said: no further connection can mend that.
+            return self.lose(peer, &down.to_string());
         }
         if let Some(descriptor) = link.descriptor() {
             self.poller.watch_peer(peer, descriptor)?;
