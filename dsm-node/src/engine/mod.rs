@@ -282,6 +282,11 @@ impl Engine {
             link.shutdown();
             self.unflushed.push(link.peer());
         }
+        // Nothing of these matters any more; left in the set, one that is ready would end every wait at once.
+        self.poller.forget(self.region.uffd());
+        self.poller.forget(&*self.wake);
+        self.poller.forget(&*self.mesh.incoming_wake);
+        self.poller.forget(&self.timers);
         while self.links.iter().flatten().any(Link::is_attached) {
             self.flush_all();
             let left = deadline.since(self.timers.now());
@@ -290,10 +295,7 @@ impl Engine {
             }
             for index in 0..self.poller.wait_for(left)? {
                 for source in self.poller.found(index) {
-                    match source {
-                        Source::Readable(_) | Source::Writable(_) => self.turn_to(source)?,
-                        Source::Faults | Source::Orders | Source::Incoming | Source::Timer => {}
-                    }
+                    self.turn_to(source)?;
                 }
             }
         }
