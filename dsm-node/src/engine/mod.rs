@@ -217,7 +217,9 @@ impl Engine {
                 Incoming::PeerUnreachable { peer, cause } => self.lose(peer, &cause)?,
                 Incoming::Refused { rank, incarnation: _, refusal } => {
                     self.stats.refused_frames += 1;
-                    self.log.warn(format!("refused a process that wants to be {rank}: {refusal}"));
+                    self.log.warn_once("refused", rank.0.into(), || {
+                        format!("refused a process that wants to be {rank}: {refusal}")
+                    });
                 }
                 Incoming::Garbage { cause } => {
                     self.stats.refused_frames += 1;
