@@ -196,7 +196,7 @@ impl Engine {
         }
     }
 
-    /// Closes the connection to a peer, unless the link has done so itself because it broke.
+    /// Closes the connection to a peer, if there is one.
     fn hang_up(&mut self, peer: NodeId) {
         let Some(link) = self.links.get_mut(peer.index()).and_then(Option::as_mut) else { return };
         if let Some(descriptor) = link.descriptor() {
