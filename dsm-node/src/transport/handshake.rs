@@ -182,6 +182,12 @@ pub(crate) enum Refusal {
         /// The caller's.
         found: Incarnation,
     },
+    /// The caller was out of reach for too long, and this node goes on without it.
+    #[error("{rank} was out of reach for too long, and was given up")]
+    GivenUp {
+        /// The caller.
+        rank: NodeId,
+    },
     /// The caller belongs to another cluster.
     #[error("this is a node of another cluster")]
     OtherCluster,
@@ -292,6 +298,7 @@ impl Refusal {
             other @ (Refusal::Taken { .. }
             | Refusal::NoSuchRank { .. }
             | Refusal::Stale { .. }
+            | Refusal::GivenUp { .. }
             | Refusal::OtherCluster
             | Refusal::NotRendezvous
             | Refusal::Address(_)) => {
@@ -316,6 +323,7 @@ impl Refusal {
             other @ (Refusal::Taken { .. }
             | Refusal::NoSuchRank { .. }
             | Refusal::Stale { .. }
+            | Refusal::GivenUp { .. }
             | Refusal::OtherCluster
             | Refusal::NotRendezvous
             | Refusal::Address(_)) => {
