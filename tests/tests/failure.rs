@@ -112,7 +112,8 @@ fn a_node_that_dies_at_work_leaves_nobody_waiting() {
         let killed = Instant::now();
         for rank in (0..4).filter(|rank| *rank != victim) {
             running.await_told_or_end(rank);
-            assert!(killed.elapsed() < NEWS_MAX, "rank {rank} took {:?}", killed.elapsed());
+            // It may wait for a page of one that heard of the death first, ended, and so died as well.
+            assert!(killed.elapsed() < 2 * NEWS_MAX, "rank {rank} took {:?}", killed.elapsed());
         }
         let report = running.finish();
         for rank in (0..4).filter(|rank| *rank != victim) {
