@@ -14,6 +14,7 @@ use crate::access::{Access, Want};
 use crate::action::{Action, Cause};
 use crate::copyset::Copyset;
 use crate::ids::{NodeId, PageId, TransactionId};
+use crate::limits;
 use crate::message::{Message, Payload};
 use crate::outbox::Outbox;
 use std::collections::{BTreeMap, VecDeque};
@@ -34,6 +35,8 @@ struct Entry {
     queue: VecDeque<Fault>,
     /// Whether somebody waited for the page lately: whoever gets it is to confirm at once.
     contended: bool,
+    /// How many more reads are granted as writes: see [`limits::MIGRATORY_GRANTS`].
+    migratory: u8,
 }
 
 /// A request: its node is in the transaction's name.
@@ -146,7 +149,7 @@ impl Entry {
     /// hold up those behind it.
     fn advance(&mut self, page: PageId, gone: Copyset, out: &mut Outbox<'_>) {
         while self.active.is_none() {
-            let Some(fault) = self.queue.pop_front() else { break };
+            let Some(mut fault) = self.queue.pop_front() else { break };
             let asker = fault.transaction.node;
             let holds = self.readers.contains(asker) || self.owner == Some(asker);
             match (self.owner, fault.want) {
@@ -159,11 +162,27 @@ impl Entry {
                     out.act(Action::Reject { from: asker, cause: Cause::OutOfTurn });
                     continue;
                 }
+                (Some(_), Want::Read) if self.migratory > 0 => {
+                    self.migratory -= 1;
+                    fault.want = Want::Write;
+                    self.start_write(page, fault.transaction, holds, out);
+                }
                 (_, Want::Read) => self.start_read(page, fault.transaction, out),
-                (_, Want::Write) => self.start_write(page, fault.transaction, holds, out),
+                (_, Want::Write) => {
+                    if self.is_read_then_written_by(asker) {
+                        self.migratory = limits::MIGRATORY_GRANTS;
+                    }
+                    self.start_write(page, fault.transaction, holds, out);
+                }
             }
             self.active = Some(fault);
         }
+    }
+
+    /// Whether the page came to `asker` for a load, from another owner, and nobody else has loaded from it since: the
+    /// mark of a page that moves from writer to writer (Stenström, Brorsson and Sandberg, ISCA 1993).
+    fn is_read_then_written_by(&self, asker: NodeId) -> bool {
+        self.owner.is_some_and(|owner| owner != asker) && self.readers == Copyset::EMPTY.with(asker)
     }
 
     fn start_read(&self, page: PageId, transaction: TransactionId, out: &mut Outbox<'_>) {

@@ -53,6 +53,11 @@ pub const RESIDENCY_MAX: Duration = Duration::from_millis(10);
 /// both, is wrong.
 pub const STRADDLE_PATIENCE: Duration = Duration::from_millis(100);
 
+/// A page that a node loads from and then stores to, after another node had done the same, will be stored to by the next
+/// as well: its loads are granted like stores, which saves the upgrade. After so many such grants one load is granted
+/// as such, to see whether a store still follows.
+pub const MIGRATORY_GRANTS: u8 = 16;
+
 /// A confirmation that nobody waits for may be held back for so long, to travel with the next request: a node that
 /// walks through pages sends and receives one message less per fault.
 pub const HOLD_BACK_MAX: Duration = Duration::from_micros(200);

@@ -1,3 +1,4 @@
+//! The smallest program: every node appends its rank to one list, and rank 0 prints it.
 use dsm_node::{Dsm, DsmMutex, Error, collections::DsmList};
 
 fn main() -> Result<(), Error> {

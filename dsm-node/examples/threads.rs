@@ -1,3 +1,4 @@
+//! Threads and nodes at once: a lock, an atomic, references that are stored, boxes that are sent, and a poisoned lock.
 use dsm_node::{Dsm, DsmBox, DsmMutex, DsmRef, Error, Shared};
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 #[derive(Shared)]

@@ -5,6 +5,7 @@
 
 use crate::config::Builder;
 use crate::error::{Error, Result};
+use crate::heap;
 use crate::layout;
 use crate::node::{Node, Waiting};
 use crate::refs::{DsmBox, DsmRef};
@@ -14,20 +15,32 @@ use crate::sync::refuse_in_section;
 use dsm_core::limits::NAME_LENGTH_MAX;
 use dsm_core::{Address, Command, Reply, RootAnswer, ViewId};
 use parking_lot::Mutex;
+use std::cell::RefCell;
 use std::io::ErrorKind;
 use std::ptr::{self, NonNull};
+use std::thread;
 use std::time::Duration;
 
 /// How long a drop waits for the other nodes to be done: a program whose nodes finish at very different times calls
 /// [`Dsm::leave`], which waits for as long as it takes.
 const LEAVE_PATIENCE: Duration = Duration::from_secs(600);
 
+/// How long the drop of a panicking thread waits for them: they may be done too, but if they are not, they wait for this
+/// node, and are to learn soon that it will never come.
+const PANIC_PATIENCE: Duration = Duration::from_millis(200);
+
+thread_local! {
+    /// The roots that this thread is creating, from the outermost to the innermost.
+    static CREATING: RefCell<Vec<String>> = const { RefCell::new(Vec::new()) };
+}
+
 /// What ends the engine, once nobody needs this node any more.
 type Shutdown = Box<dyn FnOnce() -> Result<()> + Send>;
 
 /// A node's membership in a cluster. Threads share `&Dsm`; references into the region borrow from it.
 ///
-/// Dropping it leaves the cluster, as [`Dsm::leave`] does, but waits for a bounded time only.
+/// Dropping it leaves the cluster, as [`Dsm::leave`] does, but waits for a bounded time only: ten minutes, and a fraction
+/// of a second where a panic is what drops it.
 pub struct Dsm {
     node: &'static Node,
     /// The process that joined: a forked child has a copy of this, and no node.
@@ -55,7 +68,6 @@ impl Dsm {
     }
 
     /// Joins a cluster that is described by hand.
-    #[must_use]
     pub fn builder() -> Builder {
         Builder::new()
     }
@@ -93,7 +105,11 @@ impl Dsm {
     ///
     /// # Errors
     /// [`Error::LayoutMismatch`] if the name stands for an object of another type; [`Error::Argument`] for an empty or
-    /// too long name; what `init` returns; [`Error::OutOfMemory`].
+    /// too long name, and where `init` asks for the very root that it creates; what `init` returns;
+    /// [`Error::OutOfMemory`]; [`Error::PeerLost`].
+    ///
+    /// Blocks on the name's home, and on the node that creates the object: whoever asks while it holds a guard must be
+    /// sure that `init` needs no lock of it.
     pub fn root<T: Shared>(&self, name: &str, init: impl FnOnce(&Dsm) -> Result<T>) -> Result<&T> {
         let target = self.find_or_create(name, init)?;
         // SAFETY: a `T` stands there: its layout was compared, and roots are never dropped, freed or changed other
@@ -147,7 +163,9 @@ impl Dsm {
     /// microseconds.
     #[must_use]
     pub fn stats(&self) -> Stats {
-        self.node.stats().unwrap_or_default()
+        let mut stats = self.node.stats().unwrap_or_default();
+        stats.refused_frees = heap::garbage_frees();
+        stats
     }
 
     /// Leaves: waits until every member's program is done, so that nobody needs this node's pages any more.
@@ -192,6 +210,11 @@ impl Dsm {
                 name.len()
             )));
         }
+        if CREATING.with_borrow(|creating| creating.iter().any(|known| known == name)) {
+            return Err(Error::Argument(format!(
+                "root {name:?} is asked for by the `init` that creates it, which would wait for itself"
+            )));
+        }
         let identity = layout::identity::<T>();
         match self.node.call(Command::RootClaim { name: name.to_owned(), layout: identity.hash })? {
             Reply::Root(RootAnswer::Create) => self.create(name, init),
@@ -207,7 +230,9 @@ impl Dsm {
 
     fn create<T: Shared>(&self, name: &str, init: impl FnOnce(&Dsm) -> Result<T>) -> Result<NonNull<T>> {
         let claim = Claim { node: self.node, name };
+        let creating = Creating::begin(name);
         let object = DsmBox::new(self, init(self)?)?;
+        drop(creating);
         let address = DsmBox::leak(object).address();
         claim.publish(Address(address as u64))?;
         self.target_at(name, Address(address as u64))
@@ -226,7 +251,8 @@ impl Dsm {
 
 impl Drop for Dsm {
     fn drop(&mut self) {
-        if let Err(error) = self.depart(Some(LEAVE_PATIENCE)) {
+        let patience = if thread::panicking() { PANIC_PATIENCE } else { LEAVE_PATIENCE };
+        if let Err(error) = self.depart(Some(patience)) {
             complain(&format!("leaving the cluster: {error}"));
         }
     }
@@ -289,6 +315,24 @@ impl Drop for Claim<'_> {
         let _ = self.node.post(Command::RootAbandon { name: self.name.to_owned() });
     }
 }
+
+/// While it lives, this thread is creating a root.
+struct Creating;
+
+impl Creating {
+    fn begin(name: &str) -> Creating {
+        CREATING.with_borrow_mut(|creating| creating.push(name.to_owned()));
+        Creating
+    }
+}
+
+impl Drop for Creating {
+    fn drop(&mut self) {
+        CREATING.with_borrow_mut(|creating| creating.pop());
+    }
+}
+
+mod prefault;
 
 #[cfg(test)]
 mod fake;

@@ -7,7 +7,7 @@
 
 use crate::shared::{Plain, Shared};
 use std::any::{TypeId, type_name};
-use std::collections::{HashSet, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::fmt::Write;
 use std::mem::{align_of, size_of};
 
@@ -24,7 +24,13 @@ pub struct Identity {
 
 /// The layout of `T` and of every type that it reaches.
 pub(crate) fn identity<T: Shared>() -> Identity {
-    let mut shape = Shape { text: String::new(), fields: 0, known: HashSet::new(), pending: VecDeque::new() };
+    let mut shape = Shape {
+        text: String::new(),
+        fields: 0,
+        known: HashMap::new(),
+        namesakes: BTreeMap::new(),
+        pending: VecDeque::new(),
+    };
     let name = shape.mention::<T>();
     while let Some(next) = shape.pending.pop_front() {
         shape.line(&next);
@@ -56,7 +62,10 @@ pub struct Shape {
     text: String,
     /// How many fields or variants the current line has, for the commas between them.
     fields: usize,
-    known: HashSet<TypeId>,
+    /// The types mentioned so far, and what each is called here.
+    known: HashMap<TypeId, String>,
+    /// How many types have each name: without the modules, different ones may have the same.
+    namesakes: BTreeMap<String, usize>,
     pending: VecDeque<Pending>,
 }
 
@@ -94,16 +103,27 @@ impl Shape {
     }
 
     fn mention<F: Shared>(&mut self) -> String {
-        let name = short_name(type_name::<F>());
-        if self.known.insert(TypeId::of::<F>()) {
-            self.pending.push_back(Pending {
-                name: name.clone(),
-                size: size_of::<F>(),
-                align: align_of::<F>(),
-                describe: F::describe,
-            });
+        let id = TypeId::of::<F>();
+        if let Some(name) = self.known.get(&id) {
+            return name.clone();
         }
+        let name = self.name_apart(short_name(type_name::<F>()));
+        self.known.insert(id, name.clone());
+        self.pending.push_back(Pending {
+            name: name.clone(),
+            size: size_of::<F>(),
+            align: align_of::<F>(),
+            describe: F::describe,
+        });
         name
+    }
+
+    /// `name`, with a number where another type has it already. Types are met in an order that follows from the
+    /// description, so that the number is the same in every process.
+    fn name_apart(&mut self, name: String) -> String {
+        let namesakes = self.namesakes.entry(name.clone()).or_default();
+        *namesakes += 1;
+        if *namesakes == 1 { name } else { format!("{name}~{namesakes}") }
     }
 
     fn line(&mut self, next: &Pending) {
@@ -183,6 +203,7 @@ fn fnv1a(bytes: &[u8]) -> u64 {
 mod tests {
     use super::*;
     use crate::{DsmMutex, DsmRef, collections::DsmList};
+    use std::collections::HashSet;
 
     #[test]
     fn names_lose_their_modules_at_every_depth() {

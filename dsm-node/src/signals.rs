@@ -1,6 +1,7 @@
 //! What a thread is told when it touches a page that cannot be had: one line, and the end of the process.
 //!
-//! SIGSEGV comes where the region was, once this node has left; SIGBUS comes from a page that is lost. Both handlers
+//! SIGSEGV comes where the region was, once this node has left; SIGBUS comes from a page that is lost, and from a frame
+//! for which the machine has no memory. Both handlers
 //! run on the thread's alternate stack, use nothing but async-signal-safe calls, and leave every other fault to the
 //! handlers that were there before, those of the Rust runtime included. Faults that a page fetch resolves never come
 //! here: userfaultfd keeps them from being signals.
@@ -11,6 +12,10 @@ use nix::errno::Errno;
 use std::ptr;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicI32, AtomicU8, AtomicU64, Ordering};
+
+/// What ends a process whose machine has no memory for a page that came.
+pub(crate) const NO_FRAME: &str = "no memory for a page of the shared region: the machine, or this container's limit, has \
+     none left; run fewer nodes here, use less of the region, or raise the limit";
 
 /// The exit status of a process that ends here: `EX_SOFTWARE` of sysexits.h.
 pub(crate) const EXIT_STATUS: i32 = 70;
@@ -34,6 +39,8 @@ pub(crate) enum Reason {
 /// The region, for the handlers: they may read atomics and nothing that a lock guards. A size of zero is no region.
 static BASE: AtomicU64 = AtomicU64::new(0);
 static SIZE: AtomicU64 = AtomicU64::new(0);
+/// Where the runtime's own view of the region begins, which is as long; zero while there is none.
+static FRAMES: AtomicU64 = AtomicU64::new(0);
 static PAGE_SIZE: AtomicU64 = AtomicU64::new(1);
 static REASON: AtomicU8 = AtomicU8::new(Reason::Member as u8);
 /// The process that joined: a forked child inherits the handlers, but not the region.
@@ -68,6 +75,11 @@ pub(crate) fn install(geometry: Geometry) -> Result<()> {
 /// Says why the region cannot be touched from now on.
 pub(crate) fn set_reason(reason: Reason) {
     REASON.store(reason as u8, Ordering::SeqCst);
+}
+
+/// Says where the runtime reads and writes the bytes of pages.
+pub(crate) fn set_frames(start: u64) {
+    FRAMES.store(start, Ordering::SeqCst);
 }
 
 /// Ends the process with one line on stderr, past every lock and buffer: a thread that waits for a page may hold them.
@@ -119,6 +131,9 @@ extern "C" fn handle(signal: libc::c_int, info: *mut libc::siginfo_t, context: *
     // signals that this handler is for, and is otherwise some number, which the code below tells apart.
     let (code, address) = unsafe { ((*info).si_code, (*info).si_addr().addr() as u64) };
     // Codes of zero and below are of signals that a process sent: they say nothing about an address.
+    if code > 0 && signal == libc::SIGBUS && is_frame(address) {
+        die(NO_FRAME);
+    }
     if code > 0
         && let Some(page) = page_of(address)
         && let Some(reason) = reason(signal, code)
@@ -139,6 +154,12 @@ extern "C" fn handle(signal: libc::c_int, info: *mut libc::siginfo_t, context: *
 fn page_of(address: u64) -> Option<u64> {
     let offset = address.checked_sub(BASE.load(Ordering::SeqCst))?;
     (offset < SIZE.load(Ordering::SeqCst)).then(|| offset / PAGE_SIZE.load(Ordering::SeqCst).max(1))
+}
+
+/// Whether `address` lies in the runtime's view of the region.
+fn is_frame(address: u64) -> bool {
+    let start = FRAMES.load(Ordering::SeqCst);
+    start != 0 && address.checked_sub(start).is_some_and(|offset| offset < SIZE.load(Ordering::SeqCst))
 }
 
 /// What to tell about a fault in the region; nothing where it is not ours.
@@ -265,7 +286,11 @@ mod tests {
     use super::*;
     use crate::region::KERNEL_PAGE;
     use crate::region::testing::{TestRegion, aside, load, next_fault, region, store};
+    use crate::transport::Frames;
     use dsm_core::{Access, Address, PageId, Payload};
+    use std::io::Write;
+    use std::os::fd::AsFd;
+    use std::os::unix::net::UnixStream;
     use std::os::unix::process::ExitStatusExt;
     use std::process::Command;
 
@@ -333,6 +358,31 @@ mod tests {
         assert_told(&end, "000,", "was evicted");
     }
 
+    fn assert_no_frame((status, signal, said): &End) {
+        assert_eq!((*status, *signal), (Some(EXIT_STATUS), None), "{said}");
+        assert_eq!(said.lines().last(), Some(format!("dsm: {NO_FRAME}").as_str()));
+    }
+
+    #[test]
+    fn a_frame_without_memory_ends_with_a_line() {
+        assert_no_frame(&in_child("a_frame_without_memory_ends_with_a_line", || {
+            let (region, _) = joined();
+            region.starve();
+            region.frames().fill(PageId(2), 0, &[1; 8]);
+        }));
+    }
+
+    #[test]
+    fn a_system_call_on_a_frame_without_memory_ends_with_a_line() {
+        assert_no_frame(&in_child("a_system_call_on_a_frame_without_memory_ends_with_a_line", || {
+            let (region, _) = joined();
+            let (ours, theirs) = UnixStream::pair().expect("sockets can be made");
+            (&theirs).write_all(&[1; 8]).expect("there is room for 8 bytes");
+            region.starve();
+            panic!("the frame took {:?}", region.frames().receive(ours.as_fd(), PageId(2), 0));
+        }));
+    }
+
     #[test]
     fn a_forked_child_is_told_that_it_has_no_region() {
         let end = in_child("a_forked_child_is_told_that_it_has_no_region", || {
@@ -365,6 +415,24 @@ mod tests {
             panic!("the thread got {:?}", touch.recv());
         });
         assert_told(&end, "000,", "has left the cluster");
+    }
+
+    #[test]
+    fn a_thread_that_waits_for_a_page_when_the_engine_fails_waits_on() {
+        let (status, signal, said) =
+            in_child("a_thread_that_waits_for_a_page_when_the_engine_fails_waits_on", || {
+                let (region, address) = joined();
+                region.protect(PageId(1), Access::None).expect("protecting works");
+                let touch = aside(move || load(address));
+                next_fault(&region);
+                region.fail();
+                // It must not come back; were it to, it would at once.
+                let got = touch.recv_timeout(std::time::Duration::from_millis(200));
+                assert_eq!(got, Err(std::sync::mpsc::RecvTimeoutError::Timeout));
+                die("the engine failed");
+            });
+        assert_eq!((status, signal), (Some(EXIT_STATUS), None), "{said}");
+        assert_eq!(said.lines().last(), Some("dsm: the engine failed"));
     }
 
     #[test]

@@ -41,6 +41,8 @@ pub struct Stats {
     pub refused_frames: u64,
     /// Messages that were sound but that no correct peer sends.
     pub refused_messages: u64,
+    /// Blocks that were freed here though no such block was taken: a sign of a damaged collection.
+    pub refused_frees: u64,
     /// How long read faults took, from the engine's notice to the wake.
     pub read_latency: Latency,
     /// How long write faults took, from the engine's notice to the wake.

@@ -132,3 +132,68 @@ fn concrete_types_register_themselves_sorted_and_once() {
     }
     assert!(types.iter().all(|(name, _)| !name.starts_with("Pair")), "generic types have no one layout");
 }
+
+/// Two types of one name, and two that differ in which of them they have.
+mod twins {
+    pub mod a {
+        #[derive(dsm_node::Shared)]
+        #[repr(C)]
+        pub struct Part(pub u64);
+    }
+    pub mod b {
+        #[derive(dsm_node::Shared)]
+        #[repr(C)]
+        pub struct Part(pub f64);
+    }
+    pub mod before {
+        #[derive(dsm_node::Shared)]
+        #[repr(C)]
+        pub struct Whole(pub super::a::Part, pub super::b::Part, pub super::a::Part);
+    }
+    pub mod after {
+        #[derive(dsm_node::Shared)]
+        #[repr(C)]
+        pub struct Whole(pub super::a::Part, pub super::b::Part, pub super::b::Part);
+    }
+}
+
+#[test]
+fn types_of_one_name_are_not_taken_for_each_other() {
+    let (before, after) = (identity::<twins::before::Whole>(), identity::<twins::after::Whole>());
+    assert_ne!(before.hash, after.hash, "{}", before.text);
+    assert!(before.text.contains("{ 0: Part @0, 1: Part~2 @8, 2: Part @16 }"), "{}", before.text);
+    assert_eq!(identity::<twins::a::Part>().name, identity::<twins::b::Part>().name);
+}
+
+macro_rules! through_a_macro {
+    ($name:ident, $field:ident: $kind:ty, $variant:ident) => {
+        #[derive(Shared)]
+        #[repr(C)]
+        struct $name {
+            number: u32,
+            $field: $kind,
+        }
+
+        mod inside {
+            #[derive(dsm_node::Shared)]
+            #[repr(u8)]
+            #[expect(dead_code, reason = "only its layout is looked at")]
+            pub enum $name {
+                Own(u8),
+                $variant($kind),
+            }
+        }
+    };
+}
+
+through_a_macro!(Made, given: u16, Given);
+
+#[test]
+fn types_that_a_macro_makes_are_shared() {
+    shared::<Made>();
+    shared::<inside::Made>();
+    let made = Made { number: 1, given: 2 };
+    assert_eq!(made.number + u32::from(made.given), 3);
+    let text = identity::<Made>().text;
+    assert!(text.starts_with("Made size 8 align 4 { number: u32 @0, given: u16 @4 }"), "{text}");
+}

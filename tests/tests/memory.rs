@@ -86,21 +86,6 @@ fn a_touch_after_leave_ends_with_a_line() {
 }
 
 #[test]
-fn the_example_programs_run() {
-    let report = scenario!("example_first").nodes(1).run();
-    assert_eq!(report.nodes[0].stdout, ["[0]"], "{report}");
-    let report = scenario!("example_first").nodes(4).run();
-    let line = &report.nodes[0].stdout[0];
-    let mut ranks: Vec<u64> =
-        line.trim_matches(['[', ']']).split(", ").map(|rank| rank.parse().expect("a rank")).collect();
-    ranks.sort_unstable();
-    assert_eq!(ranks, [0, 1, 2, 3], "{report}");
-    let report = scenario!("example_threads").nodes(1).run();
-    assert_eq!(report.nodes[0].stdout[0], "4 4 1 true", "{report}");
-    assert!(report.nodes[0].stdout[1].starts_with("true Err(the lock is poisoned"), "{report}");
-}
-
-#[test]
 fn page_tables_equal_protocol_state_and_the_nodes_agree() {
     const ROUNDS: u64 = 4;
     for (nodes, page_size) in [(2, 4 << 10), (4, 4 << 10), (3, 64 << 10), (2, 2 << 20)] {

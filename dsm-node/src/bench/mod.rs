@@ -43,7 +43,7 @@ enum Measure {
     ReadMiss,
     /// A store to a page that the other node wrote.
     WriteMiss,
-    /// A store to a page that both nodes have read.
+    /// A store to a page of which the other node has a read copy.
     Upgrade,
     /// One word, written by the two nodes in turns: the time per turn.
     PingPong,

@@ -148,7 +148,7 @@ impl Bench<'_> {
             Measure::ReadMiss => self.touch(Self::write_all, |word| word.load(Ordering::Relaxed)),
             Measure::WriteMiss => self.touch(Self::write_all, |word| word.fetch_add(1, Ordering::Relaxed)),
             Measure::Upgrade => {
-                self.touch(Self::read_after_write, |word| word.fetch_add(1, Ordering::Relaxed))
+                self.touch(Self::read_by_the_other, |word| word.fetch_add(1, Ordering::Relaxed))
             }
             Measure::PingPong => self.ping_pong(),
             Measure::FirstTouch => self.first_touch(),
@@ -186,15 +186,20 @@ impl Bench<'_> {
         self.dsm.barrier().map(|_| ())
     }
 
-    /// Both have a read copy of all pages.
-    fn read_after_write(&self) -> Result<()> {
-        self.write_all()?;
+    /// Rank 0 owns all pages, and rank 1 has a read copy of each.
+    fn read_by_the_other(&self) -> Result<()> {
         if self.first {
+            for page in &self.board.pages {
+                page.words[1].fetch_add(1, Ordering::Relaxed);
+            }
+        }
+        self.dsm.barrier()?;
+        if !self.first {
             for page in &self.board.pages {
                 std::hint::black_box(page.words[0].load(Ordering::Relaxed));
             }
         }
-        Ok(())
+        self.dsm.barrier().map(|_| ())
     }
 
     /// The time of a whole exchange is that of two turns.

@@ -17,8 +17,9 @@ const NUMBER_MIN: RawFd = 3;
 /// The number names a descriptor of this process once; a second owner would close somebody else's.
 static TAKEN: AtomicBool = AtomicBool::new(false);
 
-/// The listening socket with the number `text`, and from now on not inherited any further.
-pub(super) fn listener(text: &str, rank: NodeId) -> Result<OwnedFd> {
+/// The listening socket with the number `text`, and from now on not inherited any further. `None` if an earlier join of
+/// this process took it: then this join is refused for that reason, or binds the address itself.
+pub(super) fn listener(text: &str, rank: NodeId) -> Result<Option<OwnedFd>> {
     let refuse = |why: &str| {
         Error::Config(format!(
             "{VARIABLE} is {text:?}, but {why}; only a launcher sets it, for rank 0, to a listening socket that it \
@@ -33,9 +34,9 @@ pub(super) fn listener(text: &str, rank: NodeId) -> Result<OwnedFd> {
         return Err(refuse("that is a standard stream"));
     }
     if TAKEN.swap(true, Ordering::AcqRel) {
-        return Err(refuse("an earlier join of this process has used it up"));
+        return Ok(None);
     }
-    take(number).ok_or_else(|| {
+    take(number).map(Some).ok_or_else(|| {
         TAKEN.store(false, Ordering::Release);
         refuse("there is no listening socket with that number")
     })
@@ -78,8 +79,8 @@ mod tests {
         assert!(connected.peer_addr().is_ok(), "a refused socket stays open");
         let number = listening.into_raw_fd().to_string();
         assert!(listener(&number, NodeId(1)).is_err(), "it is for rank 0");
-        let taken = listener(&number, NodeId(0)).expect("a listening socket");
+        let taken = listener(&number, NodeId(0)).expect("it is there").expect("a listening socket");
         assert_eq!(taken.as_raw_fd().to_string(), number);
-        assert!(listener(&number, NodeId(0)).expect_err("twice").to_string().contains("earlier join"));
+        assert!(listener(&number, NodeId(0)).expect("no error of its own").is_none(), "it is taken once");
     }
 }

@@ -232,7 +232,7 @@ impl Builder {
         let env = Environment::of_process();
         let mut config = self.resolve_in(&env)?;
         if let Some(number) = inherited_number(&config, &env) {
-            config.rendezvous_fd = Some(inherited::listener(number, config.rank)?);
+            config.rendezvous_fd = inherited::listener(number, config.rank)?;
         }
         Ok(config)
     }

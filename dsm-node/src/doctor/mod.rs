@@ -6,7 +6,7 @@
 mod facts;
 
 use crate::error::Error;
-use crate::uffd::{DEVICE, FEATURES, Refusal, features_missing};
+use crate::uffd::{DEVICE, FEATURES, FaultScope, Refusal, features_missing};
 use facts::Facts;
 use nix::errno::Errno;
 use std::fmt;
@@ -101,6 +101,16 @@ pub(crate) fn explain(refusal: &Refusal) -> Error {
         Refusal::Other { what, errno } => (format!("{what} failed: {}", errno.desc()), FIX_KERNEL),
     };
     Error::Unsupported { what, fix: fix.to_owned() }
+}
+
+/// Tells the user of a node that joins what its userfaultfd cannot do. Nothing is mapped yet, so that the line may be
+/// written here and now.
+pub(crate) fn note(scope: FaultScope) {
+    match scope {
+        FaultScope::KernelAndUser => {}
+        FaultScope::UserOnly if tracing::dispatcher::has_been_set() => tracing::warn!("{FIX_USER_ONLY}"),
+        FaultScope::UserOnly => eprintln!("dsm: {FIX_USER_ONLY}"),
+    }
 }
 
 /// What is to be made of the facts.

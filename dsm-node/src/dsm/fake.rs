@@ -3,12 +3,13 @@
 
 use crate::dsm::Dsm;
 use crate::heap::{self, spans::Spans, spans::testing::TestRegion};
-use crate::node::{Call, Caller, Node};
+use crate::node::{Call, Caller, Node, Order};
+use crate::stats::Stats;
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use dsm_core::{Address, CallId, Command, LockId, NodeId, Reply, RootAnswer, ViewId};
 use nix::sys::eventfd::EventFd;
 use std::collections::{HashMap, VecDeque};
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 use std::thread;
 
 /// Pages of the fake region.
@@ -19,9 +20,9 @@ pub(crate) fn dsm() -> &'static Dsm {
     static DSM: OnceLock<Dsm> = OnceLock::new();
     DSM.get_or_init(|| {
         let region = TestRegion::new(PAGES);
-        let (sender, calls) = unbounded();
-        let caller = Caller::new(sender, EventFd::new().expect("an eventfd"));
-        thread::spawn(move || Engine { region, locks: HashMap::new(), roots: HashMap::new() }.run(&calls));
+        let (sender, orders) = unbounded();
+        let caller = Caller::new(sender, Arc::new(EventFd::new().expect("an eventfd")));
+        thread::spawn(move || Engine { region, locks: HashMap::new(), roots: HashMap::new() }.run(&orders));
         let node = Node::new(NodeId(0), 1, *region.geometry(), caller);
         Dsm::new(Node::install(node).expect("the only node of the test process"), || Ok(()))
     })
@@ -42,11 +43,19 @@ struct Root {
 }
 
 impl Engine {
-    fn run(mut self, calls: &Receiver<Call>) {
-        for call in calls {
-            // A command without an answer gets a sender that nobody listens to.
-            let answer = call.answer.unwrap_or_else(|| unbounded().0);
-            self.handle(call.id, call.command, &answer);
+    fn run(mut self, orders: &Receiver<Order>) {
+        for order in orders {
+            match order {
+                Order::Call(Call { id, command, answer }) => {
+                    // A command without an answer gets a sender that nobody listens to.
+                    let answer = answer.unwrap_or_else(|| unbounded().0);
+                    self.handle(id, command, &answer);
+                }
+                // Who asked may have given up.
+                Order::Count(answer) => drop(answer.send(Stats::default())),
+                Order::Examine(_) => unreachable!("there are no page tables here to examine"),
+                Order::Stop => return,
+            }
         }
     }
 

@@ -3,6 +3,7 @@
 use super::fake::dsm;
 use super::*;
 use crate::collections::DsmList;
+use crate::sync::Domain;
 use crate::{DsmMutex, LockError};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -36,6 +37,36 @@ fn a_root_that_failed_is_created_by_the_next() {
     let panicked = catch_unwind(AssertUnwindSafe(|| dsm().root::<u8>("failing", |_| panic!("no")).copied()));
     assert!(panicked.is_err());
     assert_eq!(*dsm().root("failing", |_| Ok(5_u8)).unwrap(), 5);
+}
+
+#[test]
+fn a_root_that_asks_for_itself_is_refused() {
+    let inner = |dsm: &Dsm| dsm.root::<u8>("itself", |_| Ok(1)).copied();
+    match dsm().root::<u8>("itself", inner) {
+        Err(Error::Argument(text)) => assert!(text.contains("itself"), "{text}"),
+        other => panic!("expected Argument, not {other:?}"),
+    }
+    assert_eq!(*dsm().root("itself", |_| Ok(2_u8)).unwrap(), 2);
+}
+
+#[test]
+fn a_panic_does_not_wait_for_the_other_nodes() {
+    // A node whose engine never answers, as one does while another node is not done.
+    let (orders, _unanswered) = crossbeam_channel::unbounded();
+    let wake = std::sync::Arc::new(nix::sys::eventfd::EventFd::new().unwrap());
+    let caller = crate::node::Caller::new(orders, wake);
+    let node = Box::leak(Box::new(Node::new(dsm_core::NodeId(0), 2, dsm().node().geometry, caller)));
+    let (ended, end) = mpsc::channel();
+    let membership = Dsm::new(node, move || {
+        ended.send(()).unwrap();
+        Ok(())
+    });
+    let panics = thread::spawn(move || {
+        let _membership = membership;
+        panic!("before the program is done");
+    });
+    end.recv_timeout(Duration::from_secs(30)).expect("the engine is told to end");
+    assert!(panics.join().is_err());
 }
 
 #[test]
@@ -173,6 +204,64 @@ fn a_lock_inside_a_lock_is_dropped_with_its_value() {
         guard.front().unwrap().lock().unwrap().push_back(1).unwrap();
     }
     assert_eq!(outer.lock().unwrap().front().unwrap().lock().unwrap().len(), 1);
+}
+
+/// The domain of a lock, for a look at what became of it. Its handle's `Debug` tells the address.
+fn domain_of<T>(lock: &DsmMutex<T>) -> Domain {
+    let text = format!("{lock:?}");
+    let hex = text.trim_start_matches("DsmMutex(0x").trim_end_matches(')');
+    let base = u64::from_str_radix(hex, 16).expect("the handle names its domain");
+    Domain::at(Address(base), dsm().node()).expect("no domain begins at zero")
+}
+
+#[test]
+fn a_lock_that_another_thread_still_counts_as_its_own_keeps_its_domain() {
+    let outer = mutex(DsmList::<u64>::new());
+    for forgets in [false, true] {
+        let lock = mutex(DsmList::<u64>::new());
+        let domain = domain_of(&lock);
+        // SAFETY: the lock stands.
+        let serial = unsafe { domain.serial() };
+        let mut section = outer.lock().unwrap();
+        let guard = lock.lock().unwrap();
+        if forgets {
+            std::mem::forget(guard)
+        } else {
+            drop(guard)
+        }
+        thread::spawn(move || drop(lock)).join().unwrap();
+        // This thread's list of locks still has it, so that its pages must not become another's.
+        // SAFETY: that is what is tested: that the domain stands.
+        assert_eq!(unsafe { domain.serial() }, serial);
+        // SAFETY: as above, and the value is a list, which was not dropped.
+        assert!(unsafe { domain.value::<DsmList<u64>>().as_ref() }.is_empty());
+        section.push_back(1).unwrap();
+    }
+}
+
+#[test]
+fn dropping_a_lock_ends_its_forgotten_guard() {
+    let (lock, other) = (mutex(0_u8), DsmBox::leak(dsm().alloc(mutex(0_u8)).unwrap()));
+    std::mem::forget(lock.lock().unwrap());
+    drop(other.lock().unwrap());
+    assert!(matches!(dsm().barrier(), Err(Error::InCriticalSection { .. })));
+    drop(lock);
+    dsm().barrier().expect("no guard is left");
+    let elsewhere = thread::spawn(move || other.try_lock().is_ok());
+    assert!(elsewhere.join().unwrap(), "what waited for the forgotten guard is free");
+}
+
+#[test]
+fn a_thread_that_ends_gives_up_all_but_what_it_forgot() {
+    let lock = || DsmBox::leak(dsm().alloc(mutex(0_u8)).unwrap());
+    let (forgotten, dropped) = (lock(), lock());
+    let holder = thread::spawn(move || {
+        std::mem::forget(forgotten.lock());
+        drop(dropped.lock());
+    });
+    holder.join().unwrap();
+    assert!(matches!(forgotten.try_lock(), Err(LockError::WouldBlock)));
+    assert!(dropped.try_lock().is_ok());
 }
 
 #[test]

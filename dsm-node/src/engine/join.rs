@@ -21,10 +21,13 @@ use std::collections::{HashMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// The name of the engine's thread, as debuggers show it.
 const THREAD_NAME: &str = "dsm-engine";
+
+/// How long a node that ends waits for its last log lines to be written.
+const LOG_PATIENCE: Duration = Duration::from_secs(1);
 
 /// Makes this process a node of the cluster that `config` describes. Blocks on the other nodes until all have come, or
 /// the patience of the configuration is over.
@@ -49,9 +52,9 @@ fn try_join(config: Config) -> Result<Dsm> {
     let wake = Arc::new(wake);
     let caller = Caller::new(orders_in, Arc::clone(&wake));
     let node = Node::install(Node::new(me, u32::from(nodes), geometry, caller))?;
-    let engine = Engine::new(node, Parts { me, nodes, geometry, region, mesh, orders, wake, log })?;
-    let thread = start(engine)?;
-    Ok(Dsm::new(node, move || end(node, thread)))
+    let parts = Parts { me, nodes, geometry, region, mesh, orders, wake, log: log.clone() };
+    let thread = start(Engine::new(node, parts)?)?;
+    Ok(Dsm::new(node, move || end(node, thread, &log)))
 }
 
 /// What an engine is made of.
@@ -127,12 +130,14 @@ fn start(engine: Engine) -> Result<JoinHandle<()>> {
         .map_err(|error| Error::io("starting the engine's thread", error))
 }
 
-/// The end of a node: tells the engine, and waits until it has given up the region.
-fn end(node: &'static Node, thread: JoinHandle<()>) -> Result<()> {
+/// The end of a node: tells the engine, and waits until it has given up the region, and what it said is out.
+fn end(node: &'static Node, thread: JoinHandle<()>, log: &Logger) -> Result<()> {
     node.mark_left();
     node.stop()?;
     // A panic of the engine ends the process: there is no other way to come back without a result.
     let _ = thread.join();
+    // A log that is stuck, behind the lock of a program's thread perhaps, does not keep the node from ending.
+    log.flush(LOG_PATIENCE);
     Ok(())
 }
 

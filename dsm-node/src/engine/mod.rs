@@ -196,7 +196,7 @@ impl Engine {
         }
     }
 
-    /// Closes the connection to a peer, unless the link has done so itself because it broke.
+    /// Closes the connection to a peer, if there is one.
     fn hang_up(&mut self, peer: NodeId) {
         let Some(link) = self.links.get_mut(peer.index()).and_then(Option::as_mut) else { return };
         if let Some(descriptor) = link.descriptor() {
@@ -217,7 +217,9 @@ impl Engine {
                 Incoming::PeerUnreachable { peer, cause } => self.lose(peer, &cause)?,
                 Incoming::Refused { rank, incarnation: _, refusal } => {
                     self.stats.refused_frames += 1;
-                    self.log.warn(format!("refused a process that wants to be {rank}: {refusal}"));
+                    self.log.warn_once("refused", rank.0.into(), || {
+                        format!("refused a process that wants to be {rank}: {refusal}")
+                    });
                 }
                 Incoming::Garbage { cause } => {
                     self.stats.refused_frames += 1;
@@ -235,8 +237,8 @@ impl Engine {
         self.hang_up(peer);
         let Some(link) = self.links.get_mut(peer.index()).and_then(Option::as_mut) else { return Ok(()) };
         if let Err(down) = link.attach(stream, received_through) {
-            self.link_down(peer, &down.to_string());
-            return Ok(());
+            // Both ends disagree on what was said: no further connection can mend that.
+            return self.lose(peer, &down.to_string());
         }
         if let Some(descriptor) = link.descriptor() {
             self.poller.watch_peer(peer, descriptor)?;
@@ -252,6 +254,7 @@ impl Engine {
             return Ok(());
         }
         self.log.error(format!("{peer} is gone: {cause}"));
+        self.mesh.reconnect.give_up(peer);
         self.node.mark_lost(peer);
         self.handle(Event::PeerLost { node: peer })
     }
@@ -281,6 +284,11 @@ impl Engine {
             link.shutdown();
             self.unflushed.push(link.peer());
         }
+        // Nothing of these matters any more; left in the set, one that is ready would end every wait at once.
+        self.poller.forget(self.region.uffd());
+        self.poller.forget(&*self.wake);
+        self.poller.forget(&*self.mesh.incoming_wake);
+        self.poller.forget(&self.timers);
         while self.links.iter().flatten().any(Link::is_attached) {
             self.flush_all();
             let left = deadline.since(self.timers.now());
@@ -289,10 +297,7 @@ impl Engine {
             }
             for index in 0..self.poller.wait_for(left)? {
                 for source in self.poller.found(index) {
-                    match source {
-                        Source::Readable(_) | Source::Writable(_) => self.turn_to(source)?,
-                        Source::Faults | Source::Orders | Source::Incoming | Source::Timer => {}
-                    }
+                    self.turn_to(source)?;
                 }
             }
         }

@@ -65,9 +65,9 @@ impl Poller {
             .map_err(|errno| Error::io("changing the engine's epoll set", errno))
     }
 
-    /// Waits on a peer's descriptor no longer.
+    /// Waits on a descriptor no longer.
     pub fn forget(&self, descriptor: impl AsFd) {
-        // It is about to be closed, which takes it out of the set as well.
+        // It is in the set, and about to be closed, which would take it out as well.
         let _ = self.epoll.delete(descriptor);
     }
 

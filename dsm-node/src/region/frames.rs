@@ -3,6 +3,7 @@
 //! Other threads, and the application through the app view, may change the same bytes at any time. So no reference
 //! to them is ever made here: bytes are copied through raw pointers, or by the kernel.
 
+use crate::signals;
 use crate::transport::Frames;
 use dsm_core::{Geometry, PageId};
 use nix::errno::Errno;
@@ -111,12 +112,14 @@ impl Frames for FrameView {
 
 const _: () = assert!((dsm_core::limits::PAGE_SIZE_MIN as usize).is_multiple_of(CHUNK));
 
-/// Makes a call again for as long as a signal cuts it short.
+/// Makes a call on a frame again for as long as a signal cuts it short. Where the frame cannot be had, the process ends:
+/// the call would only fail again.
 fn unbroken(mut call: impl FnMut() -> isize) -> io::Result<usize> {
     loop {
         match Errno::result(call()) {
             Ok(count) => return Ok(count.unsigned_abs()),
             Err(Errno::EINTR) => {}
+            Err(Errno::EFAULT) => signals::die(signals::NO_FRAME),
             Err(errno) => return Err(errno.into()),
         }
     }

@@ -4,6 +4,7 @@
 //! thread; whoever makes a pointer of one answers for the access.
 
 use crate::error::{Error, Result};
+use crate::signals;
 use nix::errno::Errno;
 use std::fs;
 use std::io;
@@ -19,11 +20,12 @@ pub(crate) enum Place {
     Anywhere,
 }
 
-/// A run of address space that this process mapped. Dropping it unmaps it, unless it was retired.
+/// A run of address space that this process mapped. Dropping it unmaps it, unless it was retired or kept.
 pub(crate) struct Mapping {
     start: usize,
     length: usize,
-    retired: bool,
+    /// Whether the addresses stay taken when this is dropped.
+    kept: bool,
 }
 
 /// What madvise(2) is told.
@@ -66,7 +68,7 @@ impl Mapping {
         if start == libc::MAP_FAILED {
             return Err(refusal(place, length, Errno::last()));
         }
-        Ok(Mapping { start: start.expose_provenance(), length, retired: false })
+        Ok(Mapping { start: start.expose_provenance(), length, kept: false })
     }
 
     /// The first address.
@@ -111,7 +113,7 @@ impl Mapping {
     /// Replaces the mapping by a reservation that stays for the rest of the process: whoever touches it gets SIGSEGV,
     /// and nothing else will ever be mapped there, so that a stale pointer cannot hit another's memory.
     pub fn retire(&mut self) -> Result<()> {
-        if self.retired {
+        if self.kept {
             return Ok(());
         }
         let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE | libc::MAP_FIXED;
@@ -122,21 +124,32 @@ impl Mapping {
             let what = format!("taking {} bytes at {:#x} out of use", self.length, self.start);
             return Err(Error::io(what, Errno::last()));
         }
-        self.retired = true;
+        self.kept = true;
         // A failure costs a line in a core dump's index, nothing more.
         let _ = self.advise(Advice::NotInDumps);
         Ok(())
     }
 }
 
+impl Mapping {
+    /// Lets the mapping stay as it is for the rest of the process.
+    pub fn keep(&mut self) {
+        self.kept = true;
+    }
+}
+
 impl Drop for Mapping {
     fn drop(&mut self) {
-        if self.retired {
+        if self.kept {
             return;
         }
-        // SAFETY: the run is ours, and with the mapping goes the only name by which it was known. An error cannot
-        // come: the arguments are those with which it was mapped.
-        unsafe { libc::munmap(ptr::with_exposed_provenance_mut(self.start), self.length) };
+        // SAFETY: the run is ours, and with the mapping goes the only name by which it was known.
+        let answer = unsafe { libc::munmap(ptr::with_exposed_provenance_mut(self.start), self.length) };
+        if answer != 0 {
+            // To go on would be to close the userfaultfd of a mapped region: its readers would get zeros.
+            let errno = Errno::last();
+            signals::die(&format!("unmapping {} bytes at {:#x}: {errno}", self.length, self.start));
+        }
     }
 }
 
@@ -157,7 +170,9 @@ impl Advice {
             Advice::NotInChildren => "keeping from forked children",
             Advice::NotInDumps => "keeping from core dumps",
             Advice::Empty => "unmapping the pages of",
-            Advice::Populate => "finding memory for",
+            Advice::Populate => {
+                "finding memory (the machine, or this container's limit, may have none left) for"
+            }
         }
     }
 }

@@ -32,11 +32,16 @@ use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::unistd::{SysconfVar, ftruncate, sysconf};
 use std::ops::Range;
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// The pages in which the kernel maps. A page of the protocol has one or more of them.
 pub(crate) const KERNEL_PAGE: u64 = limits::PAGE_SIZE_MIN;
 
 /// The region on this node.
+///
+/// One that is dropped before its faults were served, as when a join fails, gives its addresses back, so that the
+/// process may join again. Later it is to be ended by [`Region::detach`]; one that is dropped without, as when its
+/// server panics, stays as it is: threads wait on until the process ends, and nobody gets zeros or a signal.
 pub(crate) struct Region {
     geometry: Geometry,
     app: Mapping,
@@ -44,6 +49,8 @@ pub(crate) struct Region {
     // Declared behind the views, so that it is closed after them: a thread that waits in the app view when its
     // userfaultfd is closed reads zeros.
     uffd: Uffd,
+    /// Whether anybody serves its faults, so that there may be threads that wait.
+    served: AtomicBool,
     // The views keep the memory alive; the descriptor is kept so that the memory has a name in /proc.
     _memory: OwnedFd,
 }
@@ -56,6 +63,7 @@ impl Region {
     pub fn new(geometry: Geometry) -> Result<Region> {
         check_kernel_page()?;
         let uffd = Uffd::open().map_err(|refusal| doctor::explain(&refusal))?;
+        doctor::note(uffd.scope());
         let memory = memfd_create("dsm-region", MFdFlags::MFD_CLOEXEC)
             .map_err(|errno| Error::io("making the region's memory (memfd_create)", errno))?;
         let size = i64::try_from(geometry.size())
@@ -66,17 +74,20 @@ impl Region {
         let base = usize_of(geometry.base().0);
         let app = view(Place::Exactly(base), geometry, &memory)?;
         let frames = view(Place::Anywhere, geometry, &memory)?;
+        signals::set_frames(frames.start() as u64);
         uffd.register(Span { start: geometry.base().0, length: geometry.size() })?;
-        Ok(Region { geometry, app, frames, uffd, _memory: memory })
+        Ok(Region { geometry, app, frames, uffd, served: AtomicBool::new(false), _memory: memory })
     }
 
     /// The region's shape.
+    #[cfg(test)]
     pub fn geometry(&self) -> Geometry {
         self.geometry
     }
 
     /// The descriptor on which faults are read.
     pub fn uffd(&self) -> &Uffd {
+        self.served.store(true, Ordering::Relaxed);
         &self.uffd
     }
 
@@ -180,9 +191,13 @@ impl Region {
 
     /// Takes the region out of use, for good. The addresses stay reserved: whoever touches them gets SIGSEGV. Threads
     /// that wait for a page get it too.
-    pub fn detach(self) {
-        // The order is that of the fields' drop, with the views retired first.
-        drop(self);
+    pub fn detach(mut self) {
+        let retired = self.app.retire().and_then(|()| self.frames.retire());
+        if let Err(error) = retired {
+            // To go on would be to close the userfaultfd of a mapped region: its readers would get zeros.
+            signals::die(&format!("the shared region cannot be taken out of use: {error}"));
+        }
+        self.served.store(false, Ordering::Relaxed);
     }
 
     /// Maps every kernel page of `page` as `access` says, and wakes who waits for it.
@@ -245,10 +260,10 @@ impl Region {
 
 impl Drop for Region {
     fn drop(&mut self) {
-        let retired = self.app.retire().and_then(|()| self.frames.retire());
-        if let Err(error) = retired {
-            // To go on would be to close the userfaultfd of a mapped region: its readers would get zeros.
-            signals::die(&format!("the shared region cannot be taken out of use: {error}"));
+        if *self.served.get_mut() {
+            self.uffd.keep_open();
+            self.app.keep();
+            self.frames.keep();
         }
     }
 }

@@ -46,7 +46,7 @@ impl Drop for TestRegion {
     fn drop(&mut self) {
         if !thread::panicking() {
             // SAFETY: the region is not used after this, for its only holder is being dropped.
-            unsafe { ManuallyDrop::drop(&mut self.0) };
+            unsafe { ManuallyDrop::take(&mut self.0) }.detach();
         }
     }
 }
@@ -55,6 +55,20 @@ impl Drop for TestRegion {
 pub(crate) fn region(pages: u64, page_size: u64) -> TestRegion {
     let region = Region::new(shape(pages, page_size)).expect("this machine can run nodes");
     TestRegion(ManuallyDrop::new(region))
+}
+
+impl TestRegion {
+    /// Drops the region as an engine that fails does, without an orderly end.
+    pub fn fail(self) {
+        let mut this = ManuallyDrop::new(self);
+        // SAFETY: the test's region is not dropped again, for `this` never is.
+        unsafe { ManuallyDrop::drop(&mut this.0) };
+    }
+
+    /// Takes the memory away behind the frames, as a machine without memory does: whoever touches one gets SIGBUS.
+    pub fn starve(&self) {
+        nix::unistd::ftruncate(&self._memory, 0).expect("the memory file can be cut");
+    }
 }
 
 /// Loads the word at an address of a region, waiting for its page if it must.

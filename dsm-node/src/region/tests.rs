@@ -38,6 +38,15 @@ fn kinds(faults: &[Fault]) -> Vec<(Want, FaultKind)> {
 }
 
 #[test]
+fn a_region_that_was_never_used_gives_its_addresses_back_and_a_detached_one_keeps_them() {
+    let shape = shape(4, KERNEL_PAGE);
+    drop(Region::new(shape).expect("the addresses are free"));
+    Region::new(shape).expect("a join may be tried again").detach();
+    let refused = Region::new(shape).map(drop).expect_err("a stale pointer must not find other memory");
+    assert!(refused.to_string().contains("region_base"), "{refused}");
+}
+
+#[test]
 fn a_page_goes_through_all_its_states() {
     for page_size in PAGE_SIZES {
         let pager = Pager::new(4, page_size);

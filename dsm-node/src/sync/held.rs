@@ -3,10 +3,15 @@
 //! A lock goes to other threads and nodes when its thread holds no lock: inner locks whose guards are gone stay with
 //! the thread until the outermost guard goes, so that all that was done under any of them becomes visible at once.
 //! Acquiring and releasing at the lock's home is `mutex`'s duty.
+//!
+//! The list also tells where an address of a held domain belongs, so every domain in it must stand: a domain that some
+//! thread's list has is not dissolved, because the home still counts that thread as the lock's holder, and `mutex`
+//! asks the home before it dissolves one.
 
 use super::domain::Domain;
 use crate::error::{Error, Result};
-use dsm_core::{CallId, LockId};
+use crate::node::Node;
+use dsm_core::{CallId, Command, LockId};
 use std::cell::RefCell;
 
 thread_local! {
@@ -38,7 +43,7 @@ enum Hold {
 #[derive(Clone, Copy)]
 struct Entry {
     lock: LockId,
-    /// `None` once the domain is dissolved.
+    /// `None` where this thread can have no reference into it: its guard is gone.
     domain: Option<Domain>,
     hold: Hold,
 }
@@ -55,7 +60,6 @@ impl HeldLocks {
             Hold::Guarded(_) | Hold::Owned => Begin::Reentrant,
             Hold::Ending(acquired) => {
                 entry.hold = Hold::Guarded(acquired);
-                // The domain of then may be dissolved, and another stand at its address.
                 entry.domain = domain;
                 Begin::Resumed(acquired)
             }
@@ -68,10 +72,20 @@ impl HeldLocks {
             && let Hold::Guarded(acquired) = entry.hold
         {
             entry.hold = Hold::Ending(acquired);
+            entry.domain = None;
         }
+        self.settle(release);
+    }
+
+    /// Hands to `release` what waited for the thread's last guard, if that is gone.
+    fn settle(&mut self, release: &mut dyn FnMut(LockId, CallId)) {
         if self.guards() > 0 {
             return;
         }
+        self.release_ending(release);
+    }
+
+    fn release_ending(&mut self, release: &mut dyn FnMut(LockId, CallId)) {
         self.entries.retain(|entry| match entry.hold {
             Hold::Ending(acquired) => {
                 release(entry.lock, acquired);
@@ -79,6 +93,18 @@ impl HeldLocks {
             }
             Hold::Guarded(_) | Hold::Owned => true,
         });
+    }
+
+    /// Takes `lock` off the list, whose guard is gone or forgotten; the call that acquired it.
+    fn take(&mut self, lock: LockId) -> Option<CallId> {
+        let index = self.entries.iter().position(|entry| entry.lock == lock)?;
+        match self.entries[index].hold {
+            Hold::Guarded(acquired) | Hold::Ending(acquired) => {
+                self.entries.remove(index);
+                Some(acquired)
+            }
+            Hold::Owned => None,
+        }
     }
 
     fn guards(&self) -> usize {
@@ -91,9 +117,21 @@ impl HeldLocks {
 
     fn domain_of(&self, address: usize) -> Option<Domain> {
         let domains = self.entries.iter().filter_map(|entry| entry.domain);
-        // SAFETY: an entry's domain stands until `Occupied` takes it out; this thread has the domain's lock, or owns
-        // the domain.
+        // SAFETY: the thread has the domain's lock, of which nobody dissolves the domain (see `take`), or owns the
+        // domain until `Occupied` takes it off the list.
         domains.into_iter().find(|domain| unsafe { domain.contains(address) })
+    }
+}
+
+impl Drop for HeldLocks {
+    /// The thread ends. What it forgot to unlock stays locked; what only waited for that is given up.
+    fn drop(&mut self) {
+        // After a leave nobody waits for a lock.
+        let Ok(node) = Node::current() else { return };
+        self.release_ending(&mut |lock, acquired| {
+            // This fails only when the engine has ended: then nobody waits for the lock.
+            let _ = node.post(Command::Unlock { lock, acquired });
+        });
     }
 }
 
@@ -115,6 +153,17 @@ pub(crate) fn end(lock: LockId, acquired: CallId, mut release: impl FnMut(LockId
         // The thread is ending, and its list is gone already: nothing else of it can be held.
         release(lock, acquired);
     }
+}
+
+/// Takes `lock`, which is about to be dropped, off this thread's list, if it is there: its guard can only be gone or
+/// forgotten. The call that acquired it, for its release. To be followed by [`settle`].
+pub(crate) fn take(lock: LockId) -> Option<CallId> {
+    with(|held| held.take(lock)).flatten()
+}
+
+/// Hands to `release` every lock that waited for a guard that [`take`] took off the list.
+pub(crate) fn settle(mut release: impl FnMut(LockId, CallId)) {
+    with(|held| held.settle(&mut release));
 }
 
 /// The domain that holds `address`, if this thread has its lock or owns it.
@@ -141,16 +190,13 @@ pub(crate) struct Occupied {
 }
 
 impl Occupied {
-    /// Notes that this thread owns `domain` alone.
+    /// Notes that this thread owns `domain` alone. Its lock is not on the thread's list.
     ///
     /// # Safety
     /// It does, and the domain stands, until the result is dropped.
     pub(crate) unsafe fn new(domain: Domain) -> Occupied {
-        let lock = domain.lock_id();
-        with(|held| match held.entry(lock) {
-            Some(entry) => entry.domain = Some(domain),
-            None => held.entries.push(Entry { lock, domain: Some(domain), hold: Hold::Owned }),
-        });
+        let entry = Entry { lock: domain.lock_id(), domain: Some(domain), hold: Hold::Owned };
+        with(|held| held.entries.push(entry));
         Occupied { domain }
     }
 }
@@ -158,12 +204,7 @@ impl Occupied {
 impl Drop for Occupied {
     fn drop(&mut self) {
         let lock = self.domain.lock_id();
-        with(|held| {
-            held.entries.retain(|entry| entry.lock != lock || entry.hold != Hold::Owned);
-            if let Some(entry) = held.entry(lock) {
-                entry.domain = None;
-            }
-        });
+        with(|held| held.entries.retain(|entry| entry.lock != lock));
     }
 }
 
@@ -202,8 +243,8 @@ mod tests {
         for order in [[1, 2, 3], [3, 2, 1], [2, 1, 3], [1, 3, 2]] {
             let mut held = HeldLocks { entries: Vec::new() };
             (1..=3).for_each(|number| hold(&mut held, number));
-            assert_eq!(end(&mut held, order[0]), []);
-            assert_eq!(end(&mut held, order[1]), []);
+            assert!(end(&mut held, order[0]).is_empty());
+            assert!(end(&mut held, order[1]).is_empty());
             assert_eq!(held.guards(), 1);
             assert_eq!(end(&mut held, order[2]), [1, 2, 3]);
             assert!(held.entries.is_empty());
@@ -211,13 +252,25 @@ mod tests {
     }
 
     #[test]
+    fn a_lock_that_is_dropped_frees_what_waited_for_its_forgotten_guard() {
+        let mut held = HeldLocks { entries: Vec::new() };
+        hold(&mut held, 1);
+        hold(&mut held, 2);
+        assert!(end(&mut held, 2).is_empty());
+        assert_eq!((held.take(lock(1)), held.take(lock(1))), (Some(CallId(1)), None));
+        let mut released = Vec::new();
+        held.settle(&mut |_, call| released.push(call.0));
+        assert_eq!(released, [2]);
+    }
+
+    #[test]
     fn an_inner_lock_is_resumed_without_asking() {
         let mut held = HeldLocks { entries: Vec::new() };
         hold(&mut held, 1);
         hold(&mut held, 2);
-        assert_eq!(end(&mut held, 2), []);
+        assert!(end(&mut held, 2).is_empty());
         assert_eq!(held.begin(lock(2), None), Begin::Resumed(CallId(2)));
-        assert_eq!(end(&mut held, 1), []);
+        assert!(end(&mut held, 1).is_empty());
         assert_eq!(end(&mut held, 2), [1, 2]);
     }
 }

@@ -24,6 +24,10 @@ use std::time::Duration;
 /// The value lives in a domain of its own, a page at least, which the lock owns. The handle itself is one word, and
 /// lies wherever it is put: in a root, a box, or another lock's value. Waiters are served in the order in which they
 /// asked. A thread that panics with the guard poisons the lock, as `std`'s does.
+///
+/// A guard that is forgotten (`mem::forget`) holds its lock for good, and with it every lock that its thread takes
+/// after it and until it ends. Dropping a lock asks the lock's home, and so blocks on that node; the memory of one that
+/// another thread forgot to unlock is never given back.
 #[repr(C)]
 pub struct DsmMutex<T> {
     /// Where the domain begins. Never changes, so that all nodes may read it at any time.
@@ -187,18 +191,31 @@ fn ask(node: &Node, lock: LockId, patience: Patience) -> Result<CallId, Denied> 
 }
 
 impl<T> Drop for DsmMutex<T> {
-    /// Drops the value and gives the domain's memory back.
+    /// Drops the value and gives the domain's memory back. Asks the lock's home whether anybody still holds the lock,
+    /// as a thread does that forgot a guard of it, or that dropped one inside a section that is open still: then the
+    /// value is not dropped and its memory stays taken, because that thread may still look into it.
     fn drop(&mut self) {
         // Once the node has left, the region is gone, and with it all that there was to drop.
-        let Ok(domain) = self.domain() else { return };
-        // SAFETY: whoever drops the lock has the only reference to it, and so the only way to the domain, which
-        // stands until it is dissolved below; the value is a `T`, as `new` wrote, and is dropped once.
+        let Ok(node) = Node::current() else { return };
+        let Ok(domain) = Domain::at(self.base(), node) else { return };
+        let lock = domain.lock_id();
+        let Some(acquired) = held::take(lock).or_else(|| ask(node, lock, Patience::None).ok()) else {
+            return;
+        };
+        // This fails only when the engine has ended: then nobody waits for the lock.
+        let unlock = |lock, acquired| drop(node.post(Command::Unlock { lock, acquired }));
+        // SAFETY: whoever drops the lock has the only reference to it, and has just got or taken over the lock itself,
+        // so that no thread's list has the domain; it stands until it is dissolved below. The value is a `T`, as `new`
+        // wrote, and is dropped once.
         unsafe {
             let occupied = Occupied::new(domain);
             ptr::drop_in_place(domain.value::<T>().as_ptr());
+            // Before the pages go: the next lock at this address is another.
+            unlock(lock, acquired);
             domain.dissolve();
             drop(occupied);
         }
+        held::settle(unlock);
     }
 }
 

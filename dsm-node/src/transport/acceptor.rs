@@ -1,14 +1,16 @@
 //! The thread that answers whoever calls, from the forming of the cluster to this node's end.
 //!
 //! It accepts connections, hears what they say, asks the gate, and hands on those that come in. A caller gets little
-//! time and little memory, and few are heard at once, so garbage can slow it down for a moment, but not hold it up. A
-//! caller that does not come in leaves no trace but a report.
+//! time and little memory, and only so many are heard at once: of more, the one that has said too little for longest
+//! gives way. A node says who it is with its first bytes, so silent strangers cannot keep one out. A caller that does
+//! not come in leaves no trace but a report.
 
 use super::gate::{Gate, Incoming, Joiner, Notifier, RECONNECT_PATIENCE, Verdict};
 use super::handshake::{Answer, HandshakeError, Hello, PREFIX_LENGTH, Prefix, Refusal, tell};
 use super::stream::{Listener, Stream, poll_timeout, would_block};
 use crate::error::Error;
 use dsm_core::NodeId;
+use dsm_core::limits::NODES_MAX;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::eventfd::{EfdFlags, EventFd};
@@ -22,8 +24,8 @@ use std::time::{Duration, Instant};
 /// A caller has so long to say who it is.
 pub(super) const HANDSHAKE_PATIENCE: Duration = Duration::from_secs(2);
 
-/// So many callers are heard at once; the kernel keeps the others waiting.
-const CALLERS_MAX: usize = 16;
+/// So many callers are heard at once: a full cluster that comes at once, and as many strangers.
+pub(super) const CALLERS_MAX: usize = 2 * NODES_MAX;
 
 /// An answer is short and the connection new, so the socket takes it at once; a caller that arranged for it not to
 /// holds the thread up for no longer than this.
@@ -131,14 +133,10 @@ impl Worker {
             self.hear_all(now);
             self.accept_all(now);
             for peer in self.gate.take_overdue(now) {
-                let cause = format!("it did not call again within {} s", RECONNECT_PATIENCE.as_secs());
+                let cause = format!("it did not call again within {RECONNECT_PATIENCE:?}");
                 self.notifier.tell(Incoming::PeerUnreachable { peer, cause });
             }
         }
-    }
-
-    fn is_accepting(&self) -> bool {
-        self.paused_until.is_none() && self.callers.len() < CALLERS_MAX
     }
 
     fn wait(&self) {
@@ -149,7 +147,7 @@ impl Worker {
         let mut polled = vec![PollFd::new(self.bell.wake.as_fd(), PollFlags::POLLIN)];
         polled
             .extend(self.callers.iter().map(|caller| PollFd::new(caller.stream.as_fd(), PollFlags::POLLIN)));
-        if self.is_accepting() {
+        if self.paused_until.is_none() {
             polled.extend(self.listeners.iter().map(|it| PollFd::new(it.as_fd(), PollFlags::POLLIN)));
         }
         match poll(&mut polled, timeout) {
@@ -162,18 +160,23 @@ impl Worker {
     }
 
     fn accept_all(&mut self, now: Instant) {
+        if self.paused_until.is_some() {
+            return;
+        }
         for at in 0..self.listeners.len() {
-            while self.is_accepting() {
+            // Not more at a time, so that a flood does not keep those who were accepted before from being heard.
+            for _ in 0..CALLERS_MAX {
                 match self.listeners[at].accept() {
                     Ok(Some(stream)) => {
                         let until = now + HANDSHAKE_PATIENCE;
-                        self.callers.push(Caller { stream, said: Vec::new(), until });
+                        self.hear(Caller { stream, said: Vec::new(), until }, now);
                     }
                     Ok(None) => break,
                     Err(error) if is_callers_fault(&error) => {}
                     Err(error) => {
                         self.paused_until = Some(now + ACCEPT_PAUSE);
-                        self.notifier.tell(Incoming::Garbage { cause: format!("accepting failed: {error}") });
+                        let cause = format!("accepting failed: {error}");
+                        return self.notifier.tell(Incoming::Garbage { cause });
                     }
                 }
             }
@@ -181,13 +184,24 @@ impl Worker {
     }
 
     fn hear_all(&mut self, now: Instant) {
-        for mut caller in std::mem::take(&mut self.callers) {
-            match caller.hear(now) {
-                Heard::More => self.callers.push(caller),
-                Heard::Hello(hello) => self.admit(caller.stream, hello),
-                Heard::Version { rank, version } => self.turn_away_version(&caller.stream, rank, version),
-                Heard::Garbage(cause) => self.notifier.tell(Incoming::Garbage { cause }),
+        for caller in std::mem::take(&mut self.callers) {
+            self.hear(caller, now);
+        }
+    }
+
+    fn hear(&mut self, mut caller: Caller, now: Instant) {
+        match caller.hear(now) {
+            Heard::More => {
+                if self.callers.len() == CALLERS_MAX {
+                    let said = self.callers.remove(0).said.len();
+                    let cause = format!("it had said {said} bytes when too many others called");
+                    self.notifier.tell(Incoming::Garbage { cause });
+                }
+                self.callers.push(caller);
             }
+            Heard::Hello(hello) => self.admit(caller.stream, hello),
+            Heard::Version { rank, version } => self.turn_away_version(&caller.stream, rank, version),
+            Heard::Garbage(cause) => self.notifier.tell(Incoming::Garbage { cause }),
         }
     }
 

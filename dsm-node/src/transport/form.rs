@@ -61,16 +61,15 @@ pub(crate) struct Formation {
 pub(crate) struct Mesh {
     /// The links to all peers, attached, by rank; none at this node's own.
     pub links: Vec<Option<Link>>,
-    /// The cluster's name: no other has it.
-    pub cluster: u64,
     /// What the transport's threads found.
     pub incoming: Receiver<Incoming>,
     /// Readable when `incoming` has something. It is to be read before `incoming` is emptied.
     pub incoming_wake: Arc<EventFd>,
     /// Calls peers whose links went down.
     pub reconnect: Reconnector,
-    /// Answers callers; none in a cluster of one that nobody knows. Dropping it stops and closes it.
-    pub acceptor: Option<Acceptor>,
+    /// Answers callers; none in a cluster of one that nobody knows. Nobody asks it for anything, but dropping it stops
+    /// and closes it.
+    pub _acceptor: Option<Acceptor>,
 }
 
 /// Forms a cluster, as `formation` says.
@@ -119,24 +118,22 @@ impl Former {
     fn form(mut self) -> Result<Mesh, Error> {
         let rank = self.formation.rank;
         if self.formation.nodes == 1 && self.formation.rendezvous_listener.is_none() {
-            let cluster = self.formation.incarnation.0;
-            return Ok(self.into_mesh(cluster, Reconnector::idle(), None));
+            return Ok(self.into_mesh(Reconnector::idle(), None));
         }
         let (gate, acceptor, cluster) = if rank == NodeId::COORDINATOR { self.host()? } else { self.join()? };
         self.call_lower(&gate, &cluster)?;
         self.await_higher(&cluster)?;
         let reconnect = Reconnector::new(gate, self.notifier.clone(), acceptor.bell());
-        Ok(self.into_mesh(cluster.id, reconnect, Some(acceptor)))
+        Ok(self.into_mesh(reconnect, Some(acceptor)))
     }
 
-    fn into_mesh(self, cluster: u64, reconnect: Reconnector, acceptor: Option<Acceptor>) -> Mesh {
+    fn into_mesh(self, reconnect: Reconnector, acceptor: Option<Acceptor>) -> Mesh {
         Mesh {
             links: self.links,
-            cluster,
             incoming: self.incoming,
             incoming_wake: self.wake,
             reconnect,
-            acceptor,
+            _acceptor: acceptor,
         }
     }
 
@@ -345,7 +342,7 @@ impl Former {
             }
         }
         let cluster = match hear(&host, self.deadline).map_err(|error| self.failed_handshake(error))? {
-            Outcome::Formed { cluster, peers } => self.read_table(cluster, peers)?,
+            Outcome::Formed { cluster, peers } => self.read_table(cluster, peers, &host)?,
             Outcome::Abandoned(cause) => return Err(self.fail(format!("it was given up: {cause}"))),
         };
         gate.open(cluster.clone());
@@ -371,16 +368,22 @@ impl Former {
         }
     }
 
-    fn read_table(&self, id: u64, peers: Vec<(Incarnation, String)>) -> Result<Cluster, Error> {
+    fn read_table(
+        &self,
+        id: u64,
+        peers: Vec<(Incarnation, String)>,
+        host: &Stream,
+    ) -> Result<Cluster, Error> {
         if peers.len() != usize::from(self.formation.nodes) {
             return Err(self.fail(format!("its table has {} nodes", peers.len())));
         }
         let read = |(incarnation, text): (Incarnation, String)| {
             let endpoint: Endpoint =
                 text.parse().map_err(|error| self.fail(format!("its table: {error}")))?;
-            // Only rank 0 may not know by what address others reach it: but they have reached it.
+            // Only rank 0 may not know by what address others reach it: but they have reached it. What they reached is
+            // taken, not the name, so that no later call has to wait for a name server.
             let endpoint = if endpoint.is_unspecified() {
-                endpoint.at_host_of(&self.formation.rendezvous)
+                endpoint.at_host_of(host.peer_endpoint().as_ref().unwrap_or(&self.formation.rendezvous))
             } else {
                 endpoint
             };

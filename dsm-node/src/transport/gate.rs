@@ -5,9 +5,10 @@
 
 use super::endpoint::Endpoint;
 use super::handshake::{Hello, Purpose, Refusal, Subject, Terms, VERSION};
-use super::stream::Stream;
+use super::stream::{KEEPALIVE_IDLE, KEEPALIVE_INTERVAL, Stream, USER_TIMEOUT};
+use crate::error::PATIENCE;
 use crossbeam_channel::Sender;
-use dsm_core::{Incarnation, NodeId};
+use dsm_core::{Copyset, Incarnation, NodeId};
 use nix::sys::eventfd::EventFd;
 use parking_lot::Mutex;
 use std::sync::Arc;
@@ -15,7 +16,17 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 /// How long a broken connection may stay so before its peer counts as unreachable.
-pub(super) const RECONNECT_PATIENCE: Duration = Duration::from_secs(3);
+pub(super) const RECONNECT_PATIENCE: Duration = Duration::from_millis(1500);
+
+/// A machine that falls silent is at worst noticed so late: it does so when the connection idles, something is said
+/// just before the probes end the connection, and that waits for its acknowledgement once more.
+const SILENCE_MAX: u128 =
+    KEEPALIVE_IDLE.as_millis() + KEEPALIVE_INTERVAL.as_millis() + USER_TIMEOUT.as_millis();
+
+const _: () = assert!(
+    SILENCE_MAX + RECONNECT_PATIENCE.as_millis() < PATIENCE.as_millis(),
+    "calls that wait for a dead peer must end in time"
+);
 
 /// Strangers are reported one by one, but no further while so many reports wait to be read.
 const REPORTS_MAX: usize = 1024;
@@ -137,6 +148,8 @@ struct State {
     cluster: Option<Cluster>,
     /// Peers that are to call again, and until when.
     awaited: Vec<(NodeId, Instant)>,
+    /// Peers that this node goes on without.
+    given_up: Copyset,
 }
 
 impl Gate {
@@ -178,15 +191,13 @@ impl Gate {
                 Some(joins) => Verdict::Join(joins.clone()),
                 None => Verdict::Refuse(self.refuse_join(hello)),
             },
-            Purpose::Link { cluster, received_through } => {
-                match self.check_peer(state.cluster.as_ref(), cluster, hello) {
-                    Ok(()) => Verdict::Welcome {
-                        peer_received_through: received_through,
-                        received_through: self.received_through(hello.rank),
-                    },
-                    Err(refusal) => Verdict::Refuse(refusal),
-                }
-            }
+            Purpose::Link { cluster, received_through } => match self.check_peer(&state, cluster, hello) {
+                Ok(()) => Verdict::Welcome {
+                    peer_received_through: received_through,
+                    received_through: self.received_through(hello.rank),
+                },
+                Err(refusal) => Verdict::Refuse(refusal),
+            },
         }
     }
 
@@ -210,8 +221,9 @@ impl Gate {
         if rank.0 < nodes { Ok(()) } else { Err(Refusal::NoSuchRank { rank, nodes }) }
     }
 
-    fn check_peer(&self, cluster: Option<&Cluster>, id: u64, hello: &Hello) -> Result<(), Refusal> {
-        let cluster = cluster.filter(|cluster| cluster.id == id).ok_or(Refusal::OtherCluster)?;
+    fn check_peer(&self, state: &State, id: u64, hello: &Hello) -> Result<(), Refusal> {
+        let cluster = state.cluster.as_ref().filter(|cluster| cluster.id == id);
+        let cluster = cluster.ok_or(Refusal::OtherCluster)?;
         let rank = hello.rank;
         self.check_rank(rank)?;
         let member = cluster.members.get(rank.index()).ok_or(Refusal::OtherCluster)?;
@@ -220,6 +232,9 @@ impl Gate {
         }
         if member.incarnation != hello.incarnation {
             return Err(Refusal::Stale { rank, known: member.incarnation, found: hello.incarnation });
+        }
+        if state.given_up.contains(rank) {
+            return Err(Refusal::GivenUp { rank });
         }
         self.terms.compare(self.rank, &hello.terms)
     }
@@ -234,6 +249,12 @@ impl Gate {
         };
         let unknown = self.check_rank(rank).is_err();
         (refusal, self.state.lock().joins.clone().filter(|_| !unknown))
+    }
+
+    /// This node goes on without `peer`, which is told so when it calls: what it says would not be answered.
+    pub fn give_up(&self, peer: NodeId) {
+        let mut state = self.state.lock();
+        state.given_up = state.given_up.with(peer);
     }
 
     /// Gives `peer` until then to call again.

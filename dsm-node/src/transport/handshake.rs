@@ -11,6 +11,7 @@ use crate::error::Error;
 use dsm_core::{Geometry, Incarnation, NodeId};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::time::Instant;
 
@@ -181,6 +182,12 @@ pub(crate) enum Refusal {
         /// The caller's.
         found: Incarnation,
     },
+    /// The caller was out of reach for too long, and this node goes on without it.
+    #[error("{rank} was out of reach for too long, and was given up")]
+    GivenUp {
+        /// The caller.
+        rank: NodeId,
+    },
     /// The caller belongs to another cluster.
     #[error("this is a node of another cluster")]
     OtherCluster,
@@ -246,24 +253,31 @@ impl Terms {
 impl Identity {
     /// A type is a mismatch if both know its name, and no layout under it is known to both.
     fn compare(&self, caller: &Identity) -> Result<(), Refusal> {
-        for (name, _) in &caller.types {
-            let (theirs, ours) = (caller.layouts(name), self.layouts(name));
-            if !ours.is_empty() && !theirs.iter().any(|hash| ours.contains(hash)) {
-                let list = |hashes: &[u64]| {
+        let (theirs, ours) = (caller.layouts(), self.layouts());
+        for (name, theirs) in theirs {
+            if let Some(ours) = ours.get(name)
+                && ours.is_disjoint(&theirs)
+            {
+                let list = |hashes: &BTreeSet<u64>| {
                     hashes.iter().map(|hash| format!("{hash:016x}")).collect::<Vec<_>>().join(" or ")
                 };
                 return Err(Refusal::Layout {
-                    name: name.clone(),
+                    name: name.to_owned(),
                     caller: list(&theirs),
-                    answerer: list(&ours),
+                    answerer: list(ours),
                 });
             }
         }
         Ok(())
     }
 
-    fn layouts(&self, name: &str) -> Vec<u64> {
-        self.types.iter().filter(|(known, _)| known == name).map(|(_, hash)| *hash).collect()
+    /// The layouts by name: a stranger's list is as long as it likes, so it is not searched again for each name.
+    fn layouts(&self) -> BTreeMap<&str, BTreeSet<u64>> {
+        let mut layouts: BTreeMap<&str, BTreeSet<u64>> = BTreeMap::new();
+        for (name, hash) in &self.types {
+            layouts.entry(name).or_default().insert(*hash);
+        }
+        layouts
     }
 }
 
@@ -284,6 +298,7 @@ impl Refusal {
             other @ (Refusal::Taken { .. }
             | Refusal::NoSuchRank { .. }
             | Refusal::Stale { .. }
+            | Refusal::GivenUp { .. }
             | Refusal::OtherCluster
             | Refusal::NotRendezvous
             | Refusal::Address(_)) => {
@@ -308,6 +323,7 @@ impl Refusal {
             other @ (Refusal::Taken { .. }
             | Refusal::NoSuchRank { .. }
             | Refusal::Stale { .. }
+            | Refusal::GivenUp { .. }
             | Refusal::OtherCluster
             | Refusal::NotRendezvous
             | Refusal::Address(_)) => {

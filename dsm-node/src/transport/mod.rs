@@ -29,7 +29,7 @@ pub(crate) use endpoint::{Endpoint, Kind};
 pub(crate) use form::{Formation, Mesh, form};
 pub(crate) use gate::Incoming;
 pub(crate) use handshake::Identity;
-pub(crate) use link::{Counters, Flushed, Link, LinkDown};
+pub(crate) use link::{Flushed, Link};
 pub(crate) use stream::Stream;
 
 use dsm_core::PageId;

@@ -17,16 +17,17 @@ use std::time::{Duration, Instant};
 const BACKLOG: i32 = 256;
 
 /// A connection on which nothing was heard for so long is probed.
-const KEEPALIVE_IDLE: Duration = Duration::from_secs(1);
+pub(super) const KEEPALIVE_IDLE: Duration = Duration::from_secs(1);
 
 /// Between two probes.
-const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(1);
+pub(super) const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(1);
 
-/// So many unanswered probes end a connection.
+/// So many unanswered probes would end a connection, did [`USER_TIMEOUT`] not end it before.
 const KEEPALIVE_PROBES: u32 = 3;
 
-/// Bytes that stay unacknowledged for so long end a connection: a dead machine is noticed within 5 s.
-const USER_TIMEOUT: Duration = Duration::from_secs(4);
+/// Bytes or probes that stay unacknowledged for so long end a connection. The peer's kernel acknowledges, not its
+/// program, so a busy processor does not delay it; where a connection ends too early, the next goes on.
+pub(super) const USER_TIMEOUT: Duration = Duration::from_millis(1250);
 
 /// A way to connect nodes.
 pub(crate) trait Transport: Send + Sync {
@@ -78,9 +79,12 @@ impl Transport for Tcp {
     }
 
     fn connect(&self, endpoint: &Endpoint, patience: Duration) -> io::Result<Stream> {
+        let deadline = Instant::now() + patience;
         first_that_works(endpoint, |address| {
+            // All addresses of a name share the patience. A timeout of zero would be refused as an argument.
+            let left = deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
             let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
-            socket.connect_timeout(&address.into(), patience)?;
+            socket.connect_timeout(&address.into(), left)?;
             self.adopt(socket)
         })
     }
@@ -212,6 +216,11 @@ impl Stream {
             Ok(came) => came == 0,
             Err(errno) => errno != Errno::EAGAIN && errno != Errno::EINTR,
         }
+    }
+
+    /// The other end's address.
+    pub fn peer_endpoint(&self) -> io::Result<Endpoint> {
+        endpoint_of(&self.socket.peer_addr()?)
     }
 
     /// This end's address: what of this machine the peer has reached.

@@ -9,6 +9,7 @@ mod open;
 pub(crate) use open::{DEVICE, FEATURES, Refusal, Way, agree, create, features_missing};
 
 use crate::error::{Error, Result};
+use crate::signals;
 use dsm_core::{Address, Want};
 use nix::errno::Errno;
 use std::io;
@@ -125,6 +126,15 @@ impl Uffd {
     /// Which faults are served.
     pub fn scope(&self) -> FaultScope {
         self.scope
+    }
+
+    /// Keeps the userfaultfd open for the rest of the process, even when this is dropped.
+    pub fn keep_open(&self) {
+        match self.fd.try_clone() {
+            Ok(kept) => std::mem::forget(kept),
+            // Were it closed, the threads that wait would get zeros.
+            Err(error) => signals::die(&format!("keeping the userfaultfd open: {error}")),
+        }
     }
 
     /// Has faults on `span` reported: of absent pages, of cached but unmapped ones, and of stores to protected ones.

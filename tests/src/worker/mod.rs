@@ -7,7 +7,6 @@
 mod cluster;
 mod coherence;
 mod confine;
-mod examples;
 mod failure;
 mod join;
 mod litmus;
@@ -73,7 +72,6 @@ fn scenarios() -> Vec<(&'static str, Scenario)> {
     [
         coherence::SCENARIOS,
         litmus::SCENARIOS,
-        examples::SCENARIOS,
         failure::SCENARIOS,
         join::SCENARIOS,
         locks::SCENARIOS,

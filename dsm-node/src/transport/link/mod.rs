@@ -41,7 +41,6 @@ pub(crate) struct Link {
     received: Arc<AtomicU64>,
     /// The number that the peer was told last.
     told: u64,
-    acknowledge_now: bool,
     farewell: Farewell,
     counters: Counters,
 }
@@ -154,7 +153,6 @@ impl Link {
             outbox: Outbox::new(page_size),
             received: Arc::new(AtomicU64::new(0)),
             told: 0,
-            acknowledge_now: false,
             farewell: Farewell::None,
             counters: Counters::default(),
         }
@@ -176,7 +174,8 @@ impl Link {
     }
 
     /// Whether a flush would have something to write, were the socket to take it.
-    pub fn has_unsent(&self) -> bool {
+    #[cfg(test)]
+    fn has_unsent(&self) -> bool {
         self.outbox.has_unsent() || self.owes_acknowledgement() || self.farewell == Farewell::Wanted
     }
 
@@ -186,11 +185,12 @@ impl Link {
     }
 
     /// The number of the last frame that was handed out: what to say in a handshake for this link.
+    #[cfg(test)]
     pub fn received_through(&self) -> u64 {
         self.received.load(Ordering::Acquire)
     }
 
-    /// [`Link::received_through`] for other threads, which shake hands.
+    /// The number of the last frame that was handed out, for other threads, which shake hands.
     pub fn received_handle(&self) -> Arc<AtomicU64> {
         Arc::clone(&self.received)
     }
@@ -231,18 +231,18 @@ impl Link {
     }
 
     /// Writes as much as the socket takes.
+    ///
+    /// After an error, the connection is still there, so that whoever polls its descriptor can take it out of the set
+    /// before it is closed: [`Link::detach`] is next.
     pub fn flush(&mut self, frames: &impl Frames) -> Result<Flushed, LinkDown> {
-        let outcome = self.try_flush(frames);
-        if outcome.is_err() {
-            self.detach();
-        }
-        outcome
+        self.try_flush(frames)
     }
 
     /// The next message, or `None` until the descriptor is readable again: it is to be polled level-triggered.
     ///
     /// `reserves` says whether the frame of a message that a page follows waits for these bytes; if not, they are
     /// read and discarded. It is asked again whenever more of the page has arrived, so a reservation can be revoked.
+    /// After an error, as with [`Link::flush`], [`Link::detach`] is next.
     pub fn next(
         &mut self,
         frames: &impl Frames,
@@ -254,18 +254,12 @@ impl Link {
                 LinkDown::Bad(_) => self.counters.bad_frames += 1,
                 LinkDown::Closed | LinkDown::Failed(_) => {}
             }
-            self.detach();
         }
         outcome
     }
 
-    /// Lets the next flush tell the peer what has arrived, if it does not know: for when nothing else is to be sent.
-    pub fn acknowledge_if_due(&mut self) {
-        self.acknowledge_now = self.received_through() > self.told;
-    }
-
     /// Ends the session in order: the flush that finds everything written closes this direction, and the peer reads
-    /// to the end.
+    /// to the end. What is said after that flush is not sent.
     pub fn shutdown(&mut self) {
         if self.farewell == Farewell::None {
             self.farewell = Farewell::Wanted;
@@ -274,13 +268,17 @@ impl Link {
 
     /// Whether so much has arrived since the peer was told last that it must be told, even if nothing else is.
     pub fn owes_acknowledgement(&self) -> bool {
-        self.acknowledge_now || self.received_through() - self.told >= ACKNOWLEDGE_AFTER
+        self.received.load(Ordering::Acquire) - self.told >= ACKNOWLEDGE_AFTER
     }
 
     fn try_flush(&mut self, frames: &impl Frames) -> Result<Flushed, LinkDown> {
         let Some(stream) = &self.stream else {
             return Ok(Flushed::Blocked);
         };
+        if self.farewell == Farewell::Said {
+            // Writing would fail, and with it the reading of what the peer still has to say.
+            return Ok(Flushed::Done);
+        }
         let received = self.received.load(Ordering::Acquire);
         loop {
             let header = |sequence| Header {
@@ -296,11 +294,9 @@ impl Link {
                 // A flush before this one was blocked in the middle of these bytes: they come first.
             } else if self.outbox.stage(frames, header) {
                 self.told = received;
-                self.acknowledge_now = false;
-            } else if self.acknowledge_now || received - self.told >= ACKNOWLEDGE_AFTER {
+            } else if self.owes_acknowledgement() {
                 self.outbox.stage_acknowledgement(header(0));
                 self.told = received;
-                self.acknowledge_now = false;
             } else {
                 break;
             }

@@ -73,6 +73,7 @@ impl Outbox {
         Ok(())
     }
 
+    #[cfg(test)]
     pub fn has_unsent(&self) -> bool {
         self.is_staged() || self.staged < self.frames.len()
     }
