@@ -56,21 +56,20 @@ fn die(victim: u32, page: &str, transport: TransportKind) {
         let rank = *rank as usize;
         report.expect_code(rank, if role == "touch" { DOOMED } else { 0 });
         if role == "touch" {
-            check_last_words(&report, rank, victim);
+            assert_eq!(last_words(&report, rank), victim, "{report}");
         }
     }
     check_nothing_left(&names);
 }
 
-/// The line names the page and the dead rank.
-fn check_last_words(report: &Report, rank: usize, victim: u32) {
+/// One line names the page and the dead rank: which that is.
+fn last_words(report: &Report, rank: usize) -> u32 {
     let lines = report.nodes[rank].stderr.iter().filter(|line| line.contains("cannot be had"));
     let lines: Vec<_> = lines.collect();
     assert_eq!(lines.len(), 1, "{report}");
-    assert!(
-        lines[0].contains("page ") && lines[0].contains(&format!("rank {victim}, which is gone")),
-        "{report}"
-    );
+    assert!(lines[0].contains(" page 0x"), "{report}");
+    let dead = lines[0].split_once("it went with rank ").and_then(|(_, rest)| rest.split_once(','));
+    dead.and_then(|(dead, _)| dead.parse().ok()).unwrap_or_else(|| panic!("no rank: {report}"))
 }
 
 fn listening_names(running: &Running) -> Vec<Listening> {
@@ -113,7 +112,8 @@ fn a_node_that_dies_at_work_leaves_nobody_waiting() {
         let killed = Instant::now();
         for rank in (0..4).filter(|rank| *rank != victim) {
             running.await_told_or_end(rank);
-            assert!(killed.elapsed() < NEWS_MAX, "rank {rank} took {:?}", killed.elapsed());
+            // It may wait for a page of one that heard of the death first, ended, and so died as well.
+            assert!(killed.elapsed() < 2 * NEWS_MAX, "rank {rank} took {:?}", killed.elapsed());
         }
         let report = running.finish();
         for rank in (0..4).filter(|rank| *rank != victim) {
@@ -121,7 +121,8 @@ fn a_node_that_dies_at_work_leaves_nobody_waiting() {
             let code = report.nodes[rank as usize].code;
             assert!(code == 0 || code == DOOMED, "rank {rank}: {report}");
             if code == DOOMED {
-                check_last_words(&report, rank as usize, victim);
+                // Its page may have gone with one that ended before it for the same reason.
+                assert_ne!(last_words(&report, rank as usize), rank, "{report}");
             }
         }
     }

@@ -6,10 +6,12 @@
 mod floor;
 mod node;
 
+use crate::doctor;
 use crate::error::{Error, Result};
 use crate::launch::usage;
 use crate::launch::{Launch, Output};
 use crate::stats::Latency;
+use crate::uffd::Uffd;
 use serde_json::{Map, Value, json};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -138,6 +140,8 @@ fn report(result: Result<()>) -> ExitCode {
 
 /// Starts the nodes, and takes the figures from the last line that rank 0 prints.
 fn measure_all(measures: &[Measure]) -> Result<Map<String, Value>> {
+    // What both nodes would fail with is said once, here.
+    Uffd::open().map_err(|refusal| doctor::explain(&refusal))?;
     let program = std::env::current_exe()
         .map_err(|error| Error::io("finding this program to start it again", error))?;
     let names: Vec<&str> = measures.iter().map(|measure| measure.name()).collect();

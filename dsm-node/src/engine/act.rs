@@ -144,7 +144,7 @@ impl Engine {
     fn doom(&self, page: PageId, node: NodeId) {
         let address = self.geometry.address_of(page);
         signals::die(&format!(
-            "dsm[{}]: {page} at {address} cannot be had: it went with rank {}, which is gone; a thread of this process \
+            "rank {}: {page} at {address} cannot be had: it went with rank {}, which is gone; a thread of this process \
              waits for it, so the process ends",
             self.me.rank(),
             node.rank()

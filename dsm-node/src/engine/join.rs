@@ -121,9 +121,9 @@ fn start(engine: Engine) -> Result<JoinHandle<()>> {
     let rank = engine.me.rank();
     let run = move || match catch_unwind(AssertUnwindSafe(|| engine.run())) {
         Ok(Ok(())) => {}
-        Ok(Err(error)) => signals::die(&format!("dsm[{rank}]: the engine failed: {error}")),
+        Ok(Err(error)) => signals::die(&format!("rank {rank}: the engine failed: {error}")),
         // The panic's own message is out already.
-        Err(_) => signals::die(&format!("dsm[{rank}]: the engine panicked; the process ends")),
+        Err(_) => signals::die(&format!("rank {rank}: the engine panicked; the process ends")),
     };
     thread::Builder::new()
         .name(String::from(THREAD_NAME))

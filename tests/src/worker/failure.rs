@@ -37,7 +37,7 @@ fn death(arguments: &Arguments) -> Outcome {
     let dsm = Dsm::join()?;
     let rank = dsm.rank();
     let lock = dsm.root_ref("lock", |dsm| DsmMutex::new(dsm, 0_u64))?;
-    let pages = prepare(&dsm, victim)?;
+    let pages = prepare(&dsm, victim, &lock)?;
     let page = match arguments.text("page") {
         "both" => pages.both,
         "owned" => pages.owned,
@@ -79,7 +79,7 @@ fn death(arguments: &Arguments) -> Outcome {
 }
 
 /// Makes the pages depend on the victim. The victim takes the lock only after this.
-fn prepare(dsm: &Dsm, victim: u32) -> Result<Pages, Error> {
+fn prepare(dsm: &Dsm, victim: u32, lock: &DsmMutex<u64>) -> Result<Pages, Error> {
     let other = (victim + 1) % dsm.size();
     let page =
         || -> Result<DsmRef<Page>, Error> { Ok(DsmBox::leak(dsm.alloc(Page { word: AtomicU64::new(1) })?)) };
@@ -101,6 +101,8 @@ fn prepare(dsm: &Dsm, victim: u32) -> Result<Pages, Error> {
     if dsm.rank() == other {
         homed.word.store(2, Ordering::SeqCst);
     }
+    // The handle of the lock is on a page too, which a node that has not read it could not have later.
+    fact("lock", format_args!("{lock:?}"));
     meet(dsm, "the pages are where they belong")?;
     Ok(Pages { both, owned, homed })
 }

@@ -3,6 +3,7 @@
 use super::cluster::{meet, with_cluster};
 use super::{Arguments, Outcome, Scenario, at, fact};
 use dsm_node::{Dsm, DsmBox, DsmRef, Error, Shared};
+use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 pub(super) const SCENARIOS: &[(&str, Scenario)] =
@@ -48,17 +49,22 @@ fn scan(_: &Arguments) -> Outcome {
         meet(dsm, "all have read")?;
         at("writing a part");
         let nodes = dsm.size() as usize;
-        (dsm.rank() as usize..BLOCKS).step_by(nodes).for_each(|block| write(blocks, block, 2));
+        part(dsm.rank() as usize, nodes).for_each(|block| write(blocks, block, 2));
         meet(dsm, "all have written a part")?;
         at("reading the next rank's part");
         let next = (dsm.rank() as usize + 1) % nodes;
-        (next..BLOCKS).step_by(nodes).for_each(|block| check(blocks, block, 2));
+        part(next, nodes).for_each(|block| check(blocks, block, 2));
         meet(dsm, "all have read the next rank's part")?;
         let stats = dsm.stats();
         fact("read faults", stats.read_faults);
         fact("pages received", stats.pages_received);
         Ok(())
     })
+}
+
+/// The blocks that a rank writes: one run, so that nodes meet on few pages, however large those are.
+fn part(rank: usize, nodes: usize) -> Range<usize> {
+    rank * BLOCKS / nodes..(rank + 1) * BLOCKS / nodes
 }
 
 fn write(blocks: &[DsmRef<Block>], block: usize, round: u64) {
