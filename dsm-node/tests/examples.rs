@@ -15,7 +15,8 @@ fn example(name: &str) -> PathBuf {
 }
 
 fn run(name: &str, nodes: u32) -> Outcome {
-    let cluster = Launch::new(example(name)).nodes(nodes).output(Output::Captured).spawn().expect("it starts");
+    let cluster =
+        Launch::new(example(name)).nodes(nodes).output(Output::Captured).spawn().expect("it starts");
     cluster.wait(BUDGET)
 }
 
