@@ -67,7 +67,7 @@ pub enum Command {
     Lock {
         /// The lock.
         lock: LockId,
-        /// Whether to wait.
+        /// Whether to wait. A home that keeps as many waiting as it can denies the lock all the same.
         wait: bool,
     },
     /// Give up a waiting `Lock` call. No answer of its own: the withdrawn call is answered, with `LockDenied`, or with

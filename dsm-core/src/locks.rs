@@ -37,12 +37,10 @@ impl Locks {
         if state.holder == ticket || state.waiting.contains(&ticket) {
             return Err(Cause::OutOfTurn);
         }
-        if !wait {
-            out.send(ticket.node, Message::LockDenied { lock, ticket, holder: state.holder.node });
-        } else if state.waiting.len() >= limits::LOCK_WAITERS_MAX {
-            return Err(Cause::BeyondLimit);
-        } else {
+        if wait && state.waiting.len() < limits::LOCK_WAITERS_MAX {
             state.waiting.push_back(ticket);
+        } else {
+            out.send(ticket.node, Message::LockDenied { lock, ticket, holder: state.holder.node });
         }
         Ok(())
     }

@@ -6,7 +6,7 @@
 use crate::error::{Error, Result};
 use crate::stats::Stats;
 use crate::testing::Examination;
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TryRecvError, bounded};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use dsm_core::{CallId, Command, Geometry, NodeId, Reply};
 use nix::sys::eventfd::EventFd;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
@@ -63,6 +63,8 @@ pub(crate) struct Node {
     pub size: u32,
     /// The region's shape.
     pub geometry: Geometry,
+    /// The process that joined.
+    process: u32,
     caller: Caller,
     left: AtomicBool,
     lost_peer: AtomicU32,
@@ -94,6 +96,7 @@ impl Node {
             rank,
             size,
             geometry,
+            process: std::process::id(),
             caller,
             left: AtomicBool::new(false),
             lost_peer: AtomicU32::new(NO_RANK),
@@ -125,7 +128,11 @@ impl Node {
     /// This process's node, if it has joined and not left.
     pub fn current() -> Result<&'static Node> {
         let node = CURRENT.get().ok_or(Error::NotJoined)?;
-        if node.left.load(Ordering::Acquire) { Err(Error::NotJoined) } else { Ok(node) }
+        // A forked child has a copy of this, but neither an engine nor the region.
+        if node.left.load(Ordering::Acquire) || node.process != std::process::id() {
+            return Err(Error::NotJoined);
+        }
+        Ok(node)
     }
 
     /// Notes that this node has left: later calls say so.
@@ -194,15 +201,6 @@ impl Waiting {
             Ok(reply) => settle(reply).map(Some),
             Err(RecvTimeoutError::Timeout) => Ok(None),
             Err(RecvTimeoutError::Disconnected) => Err(Error::NotJoined),
-        }
-    }
-
-    /// The answer, if it has come.
-    pub fn poll(&self) -> Result<Option<Reply>> {
-        match self.answer.try_recv() {
-            Ok(reply) => settle(reply).map(Some),
-            Err(TryRecvError::Empty) => Ok(None),
-            Err(TryRecvError::Disconnected) => Err(Error::NotJoined),
         }
     }
 }

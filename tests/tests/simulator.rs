@@ -59,7 +59,7 @@ fn signs(mutant: Mutant) -> &'static [&'static str] {
 }
 
 /// Seeds within which every mutant is found.
-const SEEDS_OF_MUTANT: u64 = 60;
+const SEEDS_OF_MUTANT: u64 = 120;
 
 #[test]
 fn every_mutant_is_found_for_what_it_does() {

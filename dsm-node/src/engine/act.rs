@@ -1,6 +1,7 @@
 //! Carrying out what the machine wants, one action at a time, in order.
 
 use super::Engine;
+use super::timers::Reminder;
 use crate::error::Result;
 use crate::heap;
 use crate::signals;
@@ -30,14 +31,14 @@ impl Engine {
             Action::SendLazily { to, message } => {
                 self.queue(to, &message, None);
                 self.held_back = self.held_back.with(to);
-                self.timers.flush_within(limits::HOLD_BACK_MAX);
+                self.timers.set_within(Reminder::Flush, limits::HOLD_BACK_MAX);
             }
             Action::Flush { to } => self.mark_unflushed(to),
             Action::SendPage { to, page, message } => {
                 self.queue(to, &message, Some(page));
                 self.mark_unflushed(to);
             }
-            Action::SetTimer { timer, at } => self.timers.set(timer, at),
+            Action::SetTimer { timer, at } => self.timers.set(Reminder::Machine(timer), at),
             Action::ProbeResidency { page } => {
                 let progress = self.faults.progress(page, self.timers.now());
                 self.upcoming.push_back(Event::Probed { page, progress });
@@ -152,7 +153,9 @@ impl Engine {
 
     fn reject(&mut self, from: NodeId, cause: Cause) {
         self.stats.refused_messages += 1;
-        self.log.warn(format!("{from} sent {cause}; closing its connection"));
+        self.log.warn_once("refused message", u64::from(from.0), || {
+            format!("{from} sent {cause}; closing its connection")
+        });
         self.link_down(from, "it sent what no correct node sends");
     }
 

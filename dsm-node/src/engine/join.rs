@@ -110,6 +110,7 @@ impl Engine {
             log,
             departing: false,
             stopping: false,
+            lost_at: None,
         })
     }
 }

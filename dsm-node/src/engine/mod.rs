@@ -30,17 +30,21 @@ use crate::stats::Stats;
 use crate::transport::{Incoming, Link, Mesh, Stream};
 use crate::uffd::FaultBuffer;
 use crossbeam_channel::{Receiver, Sender};
-use dsm_core::{Actions, CallId, Copyset, Event, Geometry, Machine, NodeId, Reply};
+use dsm_core::{Actions, CallId, Copyset, Event, Geometry, Machine, NodeId, Reply, Time};
 use faults::Faults;
 use nix::sys::eventfd::EventFd;
 use poller::{Poller, Source};
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
-use timers::Timers;
+use timers::{Reminder, Timers};
 
 /// How long a node that is done waits for its peers to hang up, before it ends without them.
 const GOODBYE_PATIENCE: Duration = Duration::from_secs(2);
+
+/// Two nodes notice the loss of a third at different times: the one that called it when it refuses, the one that it
+/// called when it has not for a while. The difference is below half a second; a busy machine adds to it.
+const LOSS_SKEW_MAX: Duration = Duration::from_secs(1);
 
 /// The engine of this process's node.
 pub(super) struct Engine {
@@ -74,6 +78,8 @@ pub(super) struct Engine {
     /// Every program is done: peers that hang up have left, and are not lost.
     departing: bool,
     stopping: bool,
+    /// When the first peer was lost.
+    lost_at: Option<Time>,
 }
 
 impl Engine {
@@ -159,7 +165,7 @@ impl Engine {
                     // As above.
                     let _ = answer.send(self.examine());
                 }
-                Order::Stop => self.stopping = true,
+                Order::Stop => self.stop(),
             }
         }
         Ok(())
@@ -254,9 +260,19 @@ impl Engine {
             return Ok(());
         }
         self.log.error(format!("{peer} is gone: {cause}"));
+        self.lost_at.get_or_insert(self.timers.now());
         self.mesh.reconnect.give_up(peer);
         self.node.mark_lost(peer);
         self.handle(Event::PeerLost { node: peer })
+    }
+
+    /// This node's program is done. After a loss it goes on serving for a moment, so that the others, who may notice
+    /// later, learn of that loss, and do not take this node's end for another.
+    fn stop(&mut self) {
+        match self.lost_at {
+            None => self.stopping = true,
+            Some(at) => self.timers.set(Reminder::Stop, at + LOSS_SKEW_MAX),
+        }
     }
 
     fn fire_timers(&mut self) -> Result<()> {
@@ -265,12 +281,15 @@ impl Engine {
         }
         self.timer_ran_out = false;
         let now = self.timers.now();
-        while let Some(timer) = self.timers.take_due(now) {
-            self.handle(Event::TimerFired(timer))?;
-        }
-        if self.timers.take_flush(now) {
-            for peer in std::mem::take(&mut self.held_back).iter() {
-                self.mark_unflushed(peer);
+        while let Some(reminder) = self.timers.take_due(now) {
+            match reminder {
+                Reminder::Machine(timer) => self.handle(Event::TimerFired(timer))?,
+                Reminder::Flush => {
+                    for peer in std::mem::take(&mut self.held_back).iter() {
+                        self.mark_unflushed(peer);
+                    }
+                }
+                Reminder::Stop => self.stopping = true,
             }
         }
         Ok(())

@@ -8,14 +8,23 @@ use std::collections::BTreeMap;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
+/// What an engine is reminded of.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(super) enum Reminder {
+    /// A timer of the machine's.
+    Machine(Timer),
+    /// What was held back is to be sent.
+    Flush,
+    /// This node has served others for long enough after it was told to stop.
+    Stop,
+}
+
 /// The clock of one engine, and what it is to be reminded of.
 pub(super) struct Timers {
     origin: Instant,
     kernel: TimerFd,
     armed: Option<Time>,
-    due: BTreeMap<Timer, Time>,
-    /// When what was held back is to be sent at the latest.
-    flush: Option<Time>,
+    due: BTreeMap<Reminder, Time>,
 }
 
 impl Timers {
@@ -23,7 +32,7 @@ impl Timers {
         let flags = TimerFlags::TFD_CLOEXEC | TimerFlags::TFD_NONBLOCK;
         let kernel = TimerFd::new(ClockId::CLOCK_MONOTONIC, flags)
             .map_err(|errno| Error::io("creating the engine's timer", errno))?;
-        Ok(Timers { origin: Instant::now(), kernel, armed: None, due: BTreeMap::new(), flush: None })
+        Ok(Timers { origin: Instant::now(), kernel, armed: None, due: BTreeMap::new() })
     }
 
     /// The present instant.
@@ -31,33 +40,28 @@ impl Timers {
         Time::ZERO + self.origin.elapsed()
     }
 
-    /// Reminds of `timer` at `at`; an earlier reminder of the same name is replaced.
-    pub fn set(&mut self, timer: Timer, at: Time) {
-        self.due.insert(timer, at);
+    /// Reminds of `reminder` at `at`, whatever was set for it before.
+    pub fn set(&mut self, reminder: Reminder, at: Time) {
+        self.due.insert(reminder, at);
     }
 
-    /// Reminds of what is held back, `span` after the first was.
-    pub fn flush_within(&mut self, span: Duration) {
-        if self.flush.is_none() {
-            self.flush = Some(self.now() + span);
+    /// Reminds of `reminder` within `span`, unless it will be reminded of anyway.
+    pub fn set_within(&mut self, reminder: Reminder, span: Duration) {
+        if !self.due.contains_key(&reminder) {
+            self.set(reminder, self.now() + span);
         }
     }
 
-    /// Whether what is held back has waited for as long as it may.
-    pub fn take_flush(&mut self, now: Time) -> bool {
-        self.flush.take_if(|at| *at <= now).is_some()
-    }
-
-    /// The next timer that has run out.
-    pub fn take_due(&mut self, now: Time) -> Option<Timer> {
-        let timer = self.due.iter().find(|&(_, at)| *at <= now).map(|(timer, _)| *timer)?;
-        self.due.remove(&timer);
-        Some(timer)
+    /// The next reminder whose time has come.
+    pub fn take_due(&mut self, now: Time) -> Option<Reminder> {
+        let reminder = self.due.iter().find(|&(_, at)| *at <= now).map(|(reminder, _)| *reminder)?;
+        self.due.remove(&reminder);
+        Some(reminder)
     }
 
     /// Sets the kernel's timer to the earliest reminder. To be called before the engine waits.
     pub fn arm(&mut self) -> Result<()> {
-        let next = self.due.values().chain(&self.flush).min().copied();
+        let next = self.due.values().min().copied();
         if next == self.armed {
             return Ok(());
         }
