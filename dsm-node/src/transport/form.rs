@@ -31,6 +31,10 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+/// The rendezvous, which mostly has the same time-out as its guests, knows why the forming failed: they wait so much
+/// longer for its word.
+const OUTCOME_PATIENCE: Duration = Duration::from_secs(1);
+
 /// What a node brings to the forming of its cluster.
 pub(crate) struct Formation {
     /// This node's rank.
@@ -341,7 +345,8 @@ impl Former {
                 return Err(refusal.at_caller(gate.rank, &self.formation.rendezvous.to_string()));
             }
         }
-        let cluster = match hear(&host, self.deadline).map_err(|error| self.failed_handshake(error))? {
+        let outcome = hear(&host, self.deadline + OUTCOME_PATIENCE);
+        let cluster = match outcome.map_err(|error| self.failed_handshake(error))? {
             Outcome::Formed { cluster, peers } => self.read_table(cluster, peers, &host)?,
             Outcome::Abandoned(cause) => return Err(self.fail(format!("it was given up: {cause}"))),
         };
