@@ -91,6 +91,14 @@ impl Machine {
         if let Event::PeerLost { node } = event {
             self.gone = self.gone.with(node);
         }
+        let told_by = match &event {
+            Event::Received { from, .. } => Some(*from),
+            Event::Fault { .. }
+            | Event::TimerFired(_)
+            | Event::Probed { .. }
+            | Event::Command { .. }
+            | Event::PeerLost { .. } => None,
+        };
         let mut to_self = core::mem::take(&mut self.to_self);
         let mut outbox = Outbox::new(self.me, self.gone, out, &mut to_self);
         match event {
@@ -115,7 +123,12 @@ impl Machine {
         }
         while let Some(message) = outbox.next_to_self() {
             if let Err(cause) = self.receive(now, self.me, message.clone(), &mut outbox) {
-                panic!("{} said what no correct node says, to itself: {message:?}: {cause}", self.me);
+                // A peer that confirmed what it had not been granted makes this node's home ask its own copy for what
+                // it cannot give. Without a peer's word, the mistake is this node's.
+                let from = told_by.unwrap_or_else(|| {
+                    panic!("{} said what no correct node says, to itself: {message:?}: {cause}", self.me)
+                });
+                outbox.act(Action::Reject { from, cause });
             }
         }
         self.to_self = to_self;
