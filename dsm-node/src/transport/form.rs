@@ -9,7 +9,8 @@
 //!    |<------ Link ------- |<------ Link ------ |        the higher rank calls the lower
 //!    |<------------------------- Link --------- |
 //! ```
-//! All of it happens in the thread that joins, and ends within the patience that the user chose.
+//! All of it happens in the thread that joins, and ends within the patience that the user chose, or a few seconds later
+//! where the nodes began at different times.
 
 use super::acceptor::{Acceptor, HANDSHAKE_PATIENCE};
 use super::endpoint::{Endpoint, Kind};
@@ -30,6 +31,10 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+
+/// Rank 0 says who is missing once its patience is over, which began at another time than that of the others: who
+/// reached it waits for its word for so long beyond his own.
+const VERDICT_SLACK: Duration = Duration::from_secs(2);
 
 /// What a node brings to the forming of its cluster.
 pub(crate) struct Formation {
@@ -341,10 +346,13 @@ impl Former {
                 return Err(refusal.at_caller(gate.rank, &self.formation.rendezvous.to_string()));
             }
         }
-        let cluster = match hear(&host, self.deadline).map_err(|error| self.failed_handshake(error))? {
+        let verdict = hear(&host, self.deadline + VERDICT_SLACK);
+        let cluster = match verdict.map_err(|error| self.failed_handshake(error))? {
             Outcome::Formed { cluster, peers } => self.read_table(cluster, peers, &host)?,
             Outcome::Abandoned(cause) => return Err(self.fail(format!("it was given up: {cause}"))),
         };
+        // All have come. What remains takes little, but may begin late.
+        self.deadline = self.deadline.max(Instant::now() + HANDSHAKE_PATIENCE);
         gate.open(cluster.clone());
         let acceptor = Acceptor::start(Arc::clone(&gate), self.notifier.clone(), vec![listener])?;
         Ok((gate, acceptor, cluster))
