@@ -121,6 +121,13 @@ impl Home {
             if entry.active.is_none() && !entry.queue.is_empty() {
                 return Err(format!("{page} is idle, but {} faults wait for it", entry.queue.len()));
             }
+            let asking: Copyset = entry.queue.iter().map(|fault| fault.transaction.node).collect();
+            if asking.len() < entry.queue.len() {
+                return Err(format!("a node waits twice for {page}: {:?}", entry.queue));
+            }
+            if entry.active.is_some() && !entry.queue.is_empty() && !entry.contended {
+                return Err(format!("{:?} was not told that others wait for {page}", entry.active));
+            }
         }
         Ok(())
     }
@@ -131,6 +138,23 @@ impl Home {
             .get(&page)
             .filter(|entry| entry.active.is_none())
             .map(|entry| (entry.owner, entry.readers))
+    }
+
+    /// Whether `transaction` is active on `page` or waits for its turn.
+    pub fn knows(&self, page: PageId, transaction: TransactionId) -> bool {
+        self.entries.get(&page).is_some_and(|entry| {
+            entry.active.iter().chain(&entry.queue).any(|fault| fault.transaction == transaction)
+        })
+    }
+
+    /// The faults of `node` that have not ended.
+    pub fn faults_of(&self, node: NodeId) -> impl Iterator<Item = (PageId, TransactionId)> + '_ {
+        self.entries.iter().flat_map(move |(&page, entry)| {
+            let faults = entry.active.iter().chain(&entry.queue).map(|fault| fault.transaction);
+            faults
+                .filter(move |transaction| transaction.node == node)
+                .map(move |transaction| (page, transaction))
+        })
     }
 
     /// The pages that have an entry.

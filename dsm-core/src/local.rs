@@ -107,6 +107,17 @@ impl Local {
         self.pages.get(&page).is_some_and(|page| page.revocation.is_some())
     }
 
+    /// The faults of this node that are under way.
+    pub fn pending(&self) -> impl Iterator<Item = (PageId, TransactionId)> + '_ {
+        self.pages.iter().filter_map(|(&page, state)| Some((page, state.pending.as_ref()?.transaction)))
+    }
+
+    /// Whether `transaction` is this node's fault under way on `page`.
+    pub fn waits_for(&self, page: PageId, transaction: TransactionId) -> bool {
+        let pending = self.pages.get(&page).and_then(|state| state.pending.as_ref());
+        pending.is_some_and(|pending| pending.transaction == transaction)
+    }
+
     /// Whether bytes that come with a grant of `transaction` may be put into the frame of `page`: it is unmapped, and
     /// waits for just them.
     pub fn reserves(&self, page: PageId, transaction: TransactionId) -> bool {
@@ -223,8 +234,7 @@ impl Local {
 
     /// A fault of this node cannot be resolved any more. The transaction may have ended meanwhile: then nothing is.
     pub fn lost(&mut self, page: PageId, transaction: TransactionId, node: NodeId, out: &mut Outbox<'_>) {
-        let waits = self.pages.get(&page).and_then(|state| state.pending.as_ref());
-        if waits.is_some_and(|pending| pending.transaction == transaction) {
+        if self.waits_for(page, transaction) {
             out.act(Action::Doom { page, node });
         }
     }

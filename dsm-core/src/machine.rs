@@ -91,6 +91,14 @@ impl Machine {
         if let Event::PeerLost { node } = event {
             self.gone = self.gone.with(node);
         }
+        let told_by = match &event {
+            Event::Received { from, .. } => Some(*from),
+            Event::Fault { .. }
+            | Event::TimerFired(_)
+            | Event::Probed { .. }
+            | Event::Command { .. }
+            | Event::PeerLost { .. } => None,
+        };
         let mut to_self = core::mem::take(&mut self.to_self);
         let mut outbox = Outbox::new(self.me, self.gone, out, &mut to_self);
         match event {
@@ -115,7 +123,12 @@ impl Machine {
         }
         while let Some(message) = outbox.next_to_self() {
             if let Err(cause) = self.receive(now, self.me, message.clone(), &mut outbox) {
-                panic!("{} said what no correct node says, to itself: {message:?}: {cause}", self.me);
+                // A peer that confirmed what it had not been granted makes this node's home ask its own copy for what
+                // it cannot give. Without a peer's word, the mistake is this node's.
+                let from = told_by.unwrap_or_else(|| {
+                    panic!("{} said what no correct node says, to itself: {message:?}: {cause}", self.me)
+                });
+                outbox.act(Action::Reject { from, cause });
             }
         }
         self.to_self = to_self;
@@ -172,6 +185,7 @@ impl Machine {
     pub fn invariants(&self) -> Result<(), Violation> {
         self.local.invariants().map_err(Violation)?;
         self.home.invariants().map_err(Violation)?;
+        self.own_faults_are_known_at_home()?;
         for page in self.home.pages() {
             let Some((owner, readers)) = self.home.holders(page) else { continue };
             // A transaction whose requester died has ended here, though this node's copy may still be in use.
@@ -191,6 +205,31 @@ impl Machine {
             }
         }
         Ok(())
+    }
+
+    /// What this node says to itself never takes time: both ends of a fault on a page that is homed here agree.
+    fn own_faults_are_known_at_home(&self) -> Result<(), Violation> {
+        let stray = self
+            .home
+            .faults_of(self.me)
+            .find(|&(page, transaction)| !self.local.waits_for(page, transaction));
+        if let Some((page, transaction)) = stray {
+            return Err(Violation(format!(
+                "{transaction} is to get {page}, but its node does not wait for it"
+            )));
+        }
+        // A fault that the home could not serve is doomed: it stays, and the process ends.
+        let here = |page: PageId| self.gone.is_empty() && self.placement.home_of(page) == self.me;
+        let forgotten = self
+            .local
+            .pending()
+            .find(|&(page, transaction)| here(page) && !self.home.knows(page, transaction));
+        match forgotten {
+            Some((page, transaction)) => {
+                Err(Violation(format!("{transaction} waits for {page}, which its home does not know of")))
+            }
+            None => Ok(()),
+        }
     }
 
     fn receive_from_peer(&mut self, now: Time, from: NodeId, message: Message, out: &mut Outbox<'_>) {

@@ -464,6 +464,26 @@ fn what_no_correct_peer_says_is_refused_and_changes_nothing() {
 }
 
 #[test]
+fn a_confirmation_of_what_was_not_granted_harms_only_its_sender() {
+    let cluster = Cluster::new(2);
+    let page = cluster.page_at(0);
+    let mut home = cluster.machines[0].clone();
+    let mut actions = Vec::new();
+    home.handle(Time::ZERO, Event::Fault { page, want: Want::Write }, &mut actions);
+    // The owner's copy stays for its residency; the peer does not wait for it.
+    let said = [
+        Message::Request { page, transaction: transaction(1, 1), want: Want::Read },
+        Message::Confirm { page, transaction: transaction(1, 1) },
+        Message::Request { page, transaction: transaction(1, 2), want: Want::Write },
+    ];
+    for message in said {
+        home.handle(Time::ZERO, Event::Received { from: NodeId(1), message }, &mut actions);
+    }
+    assert_eq!(actions.last(), Some(&Action::Reject { from: NodeId(1), cause: Cause::OutOfTurn }));
+    assert_eq!(home.access(page), Access::Write);
+}
+
+#[test]
 fn a_frame_is_reserved_only_for_the_bytes_that_were_asked_for() {
     let mut cluster = Cluster::new(3);
     let page = cluster.page_at(0);

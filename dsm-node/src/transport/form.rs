@@ -9,7 +9,8 @@
 //!    |<------ Link ------- |<------ Link ------ |        the higher rank calls the lower
 //!    |<------------------------- Link --------- |
 //! ```
-//! All of it happens in the thread that joins, and ends within the patience that the user chose.
+//! All of it happens in the thread that joins, and ends within the patience that the user chose, or a few seconds later
+//! where the nodes began at different times.
 
 use super::acceptor::{Acceptor, HANDSHAKE_PATIENCE};
 use super::endpoint::{Endpoint, Kind};
@@ -350,6 +351,8 @@ impl Former {
             Outcome::Formed { cluster, peers } => self.read_table(cluster, peers, &host)?,
             Outcome::Abandoned(cause) => return Err(self.fail(format!("it was given up: {cause}"))),
         };
+        // All have come. What remains takes little, but may begin late.
+        self.deadline = self.deadline.max(Instant::now() + HANDSHAKE_PATIENCE);
         gate.open(cluster.clone());
         let acceptor = Acceptor::start(Arc::clone(&gate), self.notifier.clone(), vec![listener])?;
         Ok((gate, acceptor, cluster))
