@@ -101,6 +101,7 @@ impl Engine {
             wake,
             answers: HashMap::new(),
             upcoming: VecDeque::new(),
+            leftover: Vec::new(),
             actions: Vec::new(),
             unflushed: Vec::new(),
             held_back: Copyset::EMPTY,
