@@ -111,6 +111,7 @@ impl Engine {
             log,
             departing: false,
             stopping: false,
+            lost: Copyset::EMPTY,
             lost_at: None,
         })
     }

@@ -85,6 +85,8 @@ pub(super) struct Engine {
     /// Every program is done: peers that hang up have left, and are not lost.
     departing: bool,
     stopping: bool,
+    /// Peers that are gone for good.
+    lost: Copyset,
     /// When the first peer was lost.
     lost_at: Option<Time>,
 }
@@ -269,6 +271,10 @@ impl Engine {
     }
 
     fn attach(&mut self, peer: NodeId, stream: Stream, received_through: u64) -> Result<()> {
+        if self.lost.contains(peer) {
+            // It called just before it was given up. Hung up on, it calls again, and is told.
+            return Ok(());
+        }
         // The peer may have noticed first that the connection broke.
         self.hang_up(peer);
         let Some(link) = self.links.get_mut(peer.index()).and_then(Option::as_mut) else { return Ok(()) };
@@ -290,6 +296,7 @@ impl Engine {
             return Ok(());
         }
         self.log.error(format!("{peer} is gone: {cause}"));
+        self.lost = self.lost.with(peer);
         self.lost_at.get_or_insert(self.timers.now());
         self.mesh.reconnect.give_up(peer);
         self.node.mark_lost(peer);
