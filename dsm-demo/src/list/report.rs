@@ -21,6 +21,11 @@ pub enum NodeLine {
         /// How many.
         count: u64,
     },
+    /// How long some of the node's faults took; said before the report, in as many lines as it takes.
+    Faults {
+        /// Pairs of a time in nanoseconds and how often it came.
+        nanos: Vec<(u64, u64)>,
+    },
     /// The node is done.
     Report(Box<Report>),
     /// The node cannot go on.
@@ -53,8 +58,6 @@ pub struct Report {
     pub pages_moved: u64,
     /// Bytes that came from other nodes.
     pub bytes_moved: u64,
-    /// How long faults took: pairs of a time in nanoseconds and how often it came.
-    pub fault_nanos: Vec<(u64, u64)>,
 }
 
 /// What is known of all nodes.
@@ -68,6 +71,7 @@ pub struct Tally {
 struct Progress {
     appended: u64,
     checked: u64,
+    fault_nanos: Vec<(u64, u64)>,
     report: Option<Report>,
     failure: Option<String>,
 }
@@ -119,6 +123,7 @@ impl Tally {
         match line {
             NodeLine::Appended { count } => node.appended = count,
             NodeLine::Checked { count } => node.checked = count,
+            NodeLine::Faults { nanos } => node.fault_nanos.extend(nanos),
             NodeLine::Report(report) => {
                 node.checked = self.items;
                 node.report = Some(*report);
@@ -178,7 +183,7 @@ impl Tally {
         let acknowledged = self.nodes.iter().map(|node| node.appended).sum::<u64>();
         let found = reported.iter().map(|(_, report)| report.verdict.found).min().unwrap_or(0);
         let intact = reported.iter().all(|(_, report)| report.verdict.is_intact());
-        let faults = merge(reported.iter().map(|(_, report)| report.fault_nanos.as_slice()));
+        let faults = merge(self.nodes.iter().map(|node| node.fault_nanos.as_slice()));
         Summary {
             ok: outcome.success() && intact && survivors == self.nodes.len() && found == self.items,
             nodes: self.nodes.len(),
@@ -203,7 +208,7 @@ impl Tally {
         let head = ["rank", "items", "read faults", "write faults", "pages in", "MiB in", "p50 us", "p99 us"];
         let row = |(rank, node): (usize, &Progress)| {
             let report = node.report.as_ref()?;
-            let faults = merge([report.fault_nanos.as_slice()]);
+            let faults = merge([node.fault_nanos.as_slice()]);
             Some([
                 rank.to_string(),
                 report.acknowledged.to_string(),
@@ -317,7 +322,6 @@ mod tests {
             verdict: Verdict { found, missing, misplaced: 0 },
             read_faults: 3,
             pages_moved: 2,
-            fault_nanos: vec![(10_000, 98), (90_000, 2)],
             ..Report::default()
         }))
     }
@@ -326,6 +330,9 @@ mod tests {
         let mut tally = Tally::new(2, 10);
         for (rank, line) in (0..).zip(lines) {
             tally.take(rank, NodeLine::Appended { count: 5 });
+            // In two lines, as from a node that has much to say.
+            tally.take(rank, NodeLine::Faults { nanos: vec![(10_000, 98)] });
+            tally.take(rank, NodeLine::Faults { nanos: vec![(90_000, 2)] });
             let line = serde_json::from_str(&line.to_json()).expect("a line survives its way");
             tally.take(rank, line);
         }

@@ -1,7 +1,7 @@
 //! `dsm bench`: measures this build beside the floors of the machine, in one run.
 //!
 //! Two nodes of this very program are started; rank 1 prepares pages, rank 0 touches them and takes the times. The
-//! floors ([`floor`]) are taken by rank 0 before and after, so that a drift of the machine moves both sides.
+//! floors (`floor.rs`) are taken by rank 0 before and after, so that a drift of the machine moves both sides.
 
 mod floor;
 mod node;

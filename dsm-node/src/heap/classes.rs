@@ -2,8 +2,12 @@
 
 use std::alloc::Layout;
 
-/// Requests beyond this get a span of their own: rounding them up would waste more than a page.
+/// Requests beyond this get a span of their own where pages are small: rounding them up would waste more than a page.
 pub(crate) const SMALL_MAX: usize = 32 << 10;
+
+/// Requests beyond this get a span of their own whatever the pages. Of the largest pages it is a half: two blocks that
+/// large share one, where each in a span of its own would waste half of it.
+const LARGEST: usize = dsm_core::limits::PAGE_SIZE_MAX as usize / 2;
 
 /// The smallest block, and the step of the smallest classes: what the largest primitive type aligns to.
 const STEP: usize = 16;
@@ -17,8 +21,11 @@ const PER_DOUBLING: usize = 4;
 /// Where the linear classes end.
 const LINEAR_MAX: usize = STEP * LINEAR;
 
+/// How many classes there are up to [`SMALL_MAX`].
+pub(crate) const SMALL_CLASSES: usize = classes_up_to(SMALL_MAX);
+
 /// How many classes there are.
-pub(crate) const CLASSES: usize = LINEAR + PER_DOUBLING * (SMALL_MAX / LINEAR_MAX).ilog2() as usize;
+pub(crate) const CLASSES: usize = classes_up_to(LARGEST);
 
 /// Spans begin at a page, and no page is smaller than this: no block can be sure of a larger alignment.
 const ALIGN_MAX: usize = dsm_core::limits::PAGE_SIZE_MIN as usize;
@@ -30,7 +37,18 @@ pub(crate) struct Class(usize);
 impl Class {
     /// The smallest class that holds `layout`, or `None` if that needs a span of its own.
     pub(crate) fn of(layout: Layout) -> Option<Class> {
-        if layout.size() > SMALL_MAX || layout.align() > ALIGN_MAX {
+        Class::up_to(SMALL_MAX, layout)
+    }
+
+    /// The smallest class that holds `layout`, where pages have `page_size` bytes, or `None` if that needs a span of
+    /// its own: large pages have room for several blocks that are large elsewhere.
+    pub(crate) fn in_pages_of(page_size: u64, layout: Layout) -> Option<Class> {
+        let half = usize::try_from(page_size / 2).unwrap_or(LARGEST);
+        Class::up_to(half.clamp(SMALL_MAX, LARGEST), layout)
+    }
+
+    fn up_to(size_max: usize, layout: Layout) -> Option<Class> {
+        if layout.size() > size_max || layout.align() > ALIGN_MAX {
             return None;
         }
         (Class::first_for(layout.size())..CLASSES)
@@ -69,6 +87,10 @@ impl Class {
     }
 }
 
+const fn classes_up_to(size: usize) -> usize {
+    LINEAR + PER_DOUBLING * (size / LINEAR_MAX).ilog2() as usize
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -77,7 +99,7 @@ mod tests {
     fn classes_grow_and_the_last_is_the_largest_small_block() {
         let sizes: Vec<usize> = (0..CLASSES).map(|index| Class(index).size()).collect();
         assert!(sizes.is_sorted_by(|a, b| a < b), "{sizes:?}");
-        assert_eq!((sizes[0], sizes[CLASSES - 1]), (STEP, SMALL_MAX));
+        assert_eq!((sizes[0], sizes[SMALL_CLASSES - 1], sizes[CLASSES - 1]), (STEP, SMALL_MAX, LARGEST));
     }
 
     #[test]
@@ -94,6 +116,15 @@ mod tests {
                 assert_eq!(smaller, None, "{layout:?}");
             }
         }
+    }
+
+    #[test]
+    fn large_pages_are_shared_by_blocks_that_are_large_elsewhere() {
+        let layout = Layout::from_size_align(64 << 10, 4096).unwrap();
+        assert_eq!(Class::in_pages_of(4 << 10, layout), None);
+        assert_eq!(Class::in_pages_of(2 << 20, layout).map(Class::size), Some(64 << 10));
+        let whole = Layout::from_size_align(2 << 20, 8).unwrap();
+        assert_eq!(Class::in_pages_of(2 << 20, whole), None);
     }
 
     #[test]

@@ -85,7 +85,7 @@ impl Heap {
     }
 
     fn allocate(&self, spans: &dyn Spans, layout: Layout) -> Result<u64> {
-        match Class::of(layout) {
+        match Class::in_pages_of(spans.geometry().page_size(), layout) {
             Some(class) => self.allocate_small(spans, class),
             None => self.allocate_large(spans, layout),
         }

@@ -6,7 +6,7 @@
 //! the process's stripe for it (`domain`).
 
 use crate::error::Result;
-use crate::heap::classes::{CLASSES, Class};
+use crate::heap::classes::{Class, SMALL_CLASSES};
 use crate::heap::spans::{Spans, asked_for, lease_up_to};
 use dsm_core::{Address, Geometry, PageId, SpanOwner, SpanRange};
 use std::alloc::Layout;
@@ -44,7 +44,7 @@ pub(crate) struct Arena {
     end: u64,
     /// The length of the last span, for the next one's.
     last_pages: u64,
-    free: [u64; CLASSES],
+    free: [u64; SMALL_CLASSES],
     table: Table,
 }
 
@@ -56,7 +56,7 @@ impl Arena {
             fresh,
             end: record.start + record.bytes,
             last_pages: span.pages,
-            free: [NULL; CLASSES],
+            free: [NULL; SMALL_CLASSES],
             table: Table::empty(),
         };
         arena.table.records[0] = record;

@@ -32,9 +32,9 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// Rank 0 says who is missing once its patience is over, which began at another time than that of the others: who
-/// reached it waits for its word for so long beyond his own.
-const VERDICT_SLACK: Duration = Duration::from_secs(2);
+/// The rendezvous, which mostly has the same time-out as its guests, knows why the forming failed: they wait so much
+/// longer for its word.
+const OUTCOME_PATIENCE: Duration = Duration::from_secs(1);
 
 /// What a node brings to the forming of its cluster.
 pub(crate) struct Formation {
@@ -346,8 +346,8 @@ impl Former {
                 return Err(refusal.at_caller(gate.rank, &self.formation.rendezvous.to_string()));
             }
         }
-        let verdict = hear(&host, self.deadline + VERDICT_SLACK);
-        let cluster = match verdict.map_err(|error| self.failed_handshake(error))? {
+        let outcome = hear(&host, self.deadline + OUTCOME_PATIENCE);
+        let cluster = match outcome.map_err(|error| self.failed_handshake(error))? {
             Outcome::Formed { cluster, peers } => self.read_table(cluster, peers, &host)?,
             Outcome::Abandoned(cause) => return Err(self.fail(format!("it was given up: {cause}"))),
         };

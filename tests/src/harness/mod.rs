@@ -275,9 +275,17 @@ impl Running {
         }
     }
 
-    /// Stops a node, as a machine that hangs would.
+    /// Stops a node, as a machine that hangs would. It answers nobody any more when this returns.
+    ///
+    /// # Panics
+    /// If it has ended, or the budget is over before it stands still.
     pub fn freeze(&self, rank: u32) {
         self.cluster.signal(rank, Signal::SIGSTOP);
+        // The signal is sent, but a thread that runs on another core stops a little later.
+        while !stuck::is_stopped(self.pid(rank)) {
+            self.left();
+            std::thread::yield_now();
+        }
     }
 
     /// Kills a node, as a crash of its machine would.

@@ -25,6 +25,13 @@ pub(super) fn threads_of(pid: u32) -> String {
     text
 }
 
+/// Whether every thread of `pid` stands still.
+pub(super) fn is_stopped(pid: u32) -> bool {
+    let tasks = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    let state = |status: &str| status.lines().any(|line| line.starts_with("State:\tT"));
+    tasks.map(|task| read(&task.path(), "status")).all(|status| state(&status))
+}
+
 fn read(folder: &Path, name: &str) -> String {
     fs::read_to_string(folder.join(name)).map_or_else(|_| "?".to_owned(), |text| text.trim().to_owned())
 }

@@ -17,7 +17,7 @@ mod mutant;
 mod network;
 mod node;
 mod oracle;
-mod panics;
+pub(crate) mod panics;
 mod plan;
 mod program;
 mod queue;

@@ -19,7 +19,9 @@ struct Lone {
 }
 
 impl Lone {
-    const ZERO: Lone = Lone { word: AtomicU64::new(0) };
+    fn zero() -> Lone {
+        Lone { word: AtomicU64::new(0) }
+    }
 }
 
 /// Two words on two pages.
@@ -31,14 +33,16 @@ struct Two {
 }
 
 impl Two {
-    const ZERO: Two = Two { x: Lone::ZERO, y: Lone::ZERO };
+    fn zero() -> Two {
+        Two { x: Lone::zero(), y: Lone::zero() }
+    }
 }
 
 /// Rank 0 writes data and then a flag; whoever sees the flag sees the data.
 fn message_passing(arguments: &Arguments) -> Outcome {
     let count = arguments.number("count");
     with_cluster(|dsm| {
-        let two = dsm.root("two", |_| Ok(Two::ZERO))?;
+        let two = dsm.root("two", |_| Ok(Two::zero()))?;
         let (data, flag) = (&two.x.word, &two.y.word);
         meet(dsm, "all start at once")?;
         if dsm.rank() == 0 {
@@ -66,8 +70,8 @@ fn message_passing(arguments: &Arguments) -> Outcome {
 fn store_buffering(arguments: &Arguments) -> Outcome {
     let count = arguments.number("count");
     with_cluster(|dsm| {
-        let two = dsm.root("two", |_| Ok(Two::ZERO))?;
-        let seen = dsm.root("seen", |_| Ok(Two::ZERO))?;
+        let two = dsm.root("two", |_| Ok(Two::zero()))?;
+        let seen = dsm.root("seen", |_| Ok(Two::zero()))?;
         let (mine, theirs, own_answer, other_answer) = match dsm.rank() {
             0 => (&two.x.word, &two.y.word, &seen.x.word, &seen.y.word),
             _ => (&two.y.word, &two.x.word, &seen.y.word, &seen.x.word),
@@ -108,7 +112,7 @@ struct Sights {
 fn independent_reads(arguments: &Arguments) -> Outcome {
     let count = arguments.number("count");
     with_cluster(|dsm| {
-        let two = dsm.root("two", |_| Ok(Two::ZERO))?;
+        let two = dsm.root("two", |_| Ok(Two::zero()))?;
         let sights = dsm.root("sights", |dsm| {
             DsmMutex::new(dsm, Sights { x_first: DsmList::new(), y_first: DsmList::new() })
         })?;

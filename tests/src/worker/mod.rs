@@ -160,7 +160,8 @@ fn end_at_panic() {
         if PANICS_EXPECTED.load(Ordering::SeqCst) {
             return;
         }
-        eprintln!("{PANICKED}{info}");
+        // In one line, which is as much as the harness waits for.
+        eprintln!("{PANICKED}{}", info.to_string().replace('\n', " "));
         usual(info);
         std::process::exit(PANIC_CODE);
     }));
