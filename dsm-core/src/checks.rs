@@ -4,7 +4,7 @@
 
 use crate::action::Cause;
 use crate::copyset::Copyset;
-use crate::ids::{Address, LockId, NodeId, PageId, TransactionId};
+use crate::ids::{Address, LockId, NodeId, PageId};
 use crate::limits;
 use crate::message::{Message, Payload, RootAnswer, SpanOwner, SpanRange, Zone};
 use crate::placement::Placement;
@@ -22,85 +22,70 @@ impl Checks {
     pub fn check(&self, message: &Message) -> Result<(), Cause> {
         match message {
             Message::Request { page, transaction, want: _ } | Message::Confirm { page, transaction } => {
-                self.homed_here(*page)?;
-                self.speaks_for(transaction.node)
+                self.homed_here(*page).and(self.speaks_for(transaction.node))
             }
             Message::Forward { page, transaction, want: _, awaiting, contended: _ } => {
-                self.sent_by_home(*page)?;
-                self.transaction(*transaction)?;
-                self.members(*awaiting)
+                self.sent_by_home(*page).and(self.member(transaction.node)).and(self.members(*awaiting))
             }
             Message::Invalidate { page, transaction } => {
-                self.sent_by_home(*page)?;
-                self.transaction(*transaction)
+                self.sent_by_home(*page).and(self.member(transaction.node))
             }
-            Message::Ack { page, transaction } => {
-                self.page(*page)?;
-                self.is_mine(transaction.node)
-            }
+            Message::Ack { page, transaction } => self.page(*page).and(self.is_mine(transaction.node)),
             Message::Grant { page, transaction, access: _, payload, awaiting, contended: _ } => {
-                self.is_mine(transaction.node)?;
-                self.members(*awaiting)?;
-                match payload {
-                    // An owner sends these, and the receiver does not know who that is.
-                    Payload::Bytes => self.page(*page),
-                    Payload::Zero | Payload::Held => self.sent_by_home(*page),
-                }
+                self.is_mine(transaction.node).and(self.members(*awaiting)).and(self.grants(*page, *payload))
             }
             Message::Hurry { page, transaction } => {
-                self.sent_by_home(*page)?;
-                self.is_mine(transaction.node)
+                self.sent_by_home(*page).and(self.is_mine(transaction.node))
             }
             Message::Lost { page, transaction, node } => {
-                self.sent_by_home(*page)?;
-                self.members(Copyset::EMPTY.with(*node))?;
-                self.is_mine(transaction.node)
+                self.sent_by_home(*page).and(self.member(*node)).and(self.is_mine(transaction.node))
             }
             Message::LockRequest { lock, ticket, wait: _ }
             | Message::LockWithdraw { lock, ticket }
             | Message::LockRelease { lock, ticket } => {
-                self.is_lock_home(self.me, *lock)?;
-                self.speaks_for(ticket.node)
+                self.is_lock_home(self.me, *lock).and(self.speaks_for(ticket.node))
             }
-            Message::LockGrant { lock, ticket } | Message::LockDenied { lock, ticket, holder: _ } => {
-                self.is_lock_home(self.from, *lock)?;
-                self.is_mine(ticket.node)
+            Message::LockGrant { lock, ticket } => {
+                self.is_lock_home(self.from, *lock).and(self.is_mine(ticket.node))
+            }
+            Message::LockDenied { lock, ticket, holder } => {
+                self.is_lock_home(self.from, *lock).and(self.is_mine(ticket.node)).and(self.member(*holder))
             }
             Message::BarrierArrive { generation: _ } | Message::LeaveArrive => coordinates(self.me),
             Message::BarrierComplete { .. } | Message::LeaveComplete => coordinates(self.from),
             Message::RootClaim { name, layout: _, ticket } => {
-                self.named_here(name)?;
-                self.speaks_for(ticket.node)
+                self.named_here(name).and(self.speaks_for(ticket.node))
             }
-            Message::RootAnswered { ticket, answer } => {
-                self.is_mine(ticket.node)?;
-                match answer {
-                    RootAnswer::Found(address) => self.address(*address),
-                    RootAnswer::Create | RootAnswer::OtherLayout(_) => Ok(()),
-                }
-            }
-            Message::RootPublish { name, address } => {
-                self.named_here(name)?;
-                self.address(*address)
-            }
+            Message::RootAnswered { ticket, answer } => self.is_mine(ticket.node).and(self.root(*answer)),
+            Message::RootPublish { name, address } => self.named_here(name).and(self.address(*address)),
             Message::RootAbandon { name } => self.named_here(name),
             Message::SpanLease { pages, zone, owner, ticket } => {
-                self.speaks_for(ticket.node)?;
-                self.lease(*pages, *zone, *owner)
+                self.speaks_for(ticket.node).and(self.lease(*pages, *zone, *owner))
             }
             Message::SpanLeased { ticket, span } | Message::SpanFound { ticket, span: Some(span) } => {
-                self.is_mine(ticket.node)?;
-                self.span(*span)
+                self.is_mine(ticket.node).and(self.span(*span))
             }
             Message::SpanDenied { ticket, .. } | Message::SpanFound { ticket, span: None } => {
                 self.is_mine(ticket.node)
             }
             Message::SpanReturn { first } => self.granted_here(*first),
-            Message::SpanFind { page, ticket } => {
-                self.granted_here(*page)?;
-                self.speaks_for(ticket.node)
-            }
+            Message::SpanFind { page, ticket } => self.granted_here(*page).and(self.speaks_for(ticket.node)),
             Message::Free { address } => self.address(*address),
+        }
+    }
+
+    /// The sender may grant the page. An owner sends the bytes, and the receiver does not know who that is.
+    fn grants(&self, page: PageId, payload: Payload) -> Result<(), Cause> {
+        match payload {
+            Payload::Bytes => self.page(page),
+            Payload::Zero | Payload::Held => self.sent_by_home(page),
+        }
+    }
+
+    fn root(&self, answer: RootAnswer) -> Result<(), Cause> {
+        match answer {
+            RootAnswer::Found(address) => self.address(address),
+            RootAnswer::Create | RootAnswer::OtherLayout(_) => Ok(()),
         }
     }
 
@@ -175,9 +160,9 @@ impl Checks {
         require(nodes.minus(self.placement.members).is_empty(), Cause::NotMember)
     }
 
-    /// The requester is a member, so that it can be answered.
-    fn transaction(&self, transaction: TransactionId) -> Result<(), Cause> {
-        require(self.placement.members.contains(transaction.node), Cause::NotMember)
+    /// The node is a member: it can be answered, and its rank means something.
+    fn member(&self, node: NodeId) -> Result<(), Cause> {
+        require(self.placement.members.contains(node), Cause::NotMember)
     }
 }
 

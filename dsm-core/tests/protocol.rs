@@ -442,6 +442,7 @@ fn what_no_correct_peer_says_is_refused_and_changes_nothing() {
         (Message::Invalidate { page: there, transaction: transaction(9, 1) }, Cause::NotMember),
         (Message::Invalidate { page: there, transaction: transaction(2, 1) }, Cause::OutOfTurn),
         (Message::Ack { page: here, transaction: transaction(0, 1) }, Cause::OutOfTurn),
+        (Message::Lost { page: there, transaction: transaction(0, 1), node: NodeId(99) }, Cause::NotMember),
         (Message::LockRelease { lock, ticket: ticket(1) }, Cause::OutOfTurn),
         (Message::LockRequest { lock, ticket: ticket(2), wait: true }, Cause::Impersonation),
         (Message::LockGrant { lock: LockId(Address(1)), ticket: ticket(0) }, Cause::AddressOutside),

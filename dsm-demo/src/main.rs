@@ -2,7 +2,6 @@
 
 mod list;
 
-use clap::error::ErrorKind;
 use clap::{Parser, Subcommand};
 use dsm_node::launch::usage;
 use std::process::ExitCode;
@@ -30,27 +29,11 @@ enum Command {
 fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
-        Err(error) => return explain(&error),
+        Err(error) => return usage::explain(&error, "say which demonstration: list", refuse),
     };
     match cli.command {
         Command::List(arguments) => list::run(&arguments),
         Command::ListNode(arguments) => list::run_node(&arguments),
-    }
-}
-
-/// Help as it is; everything else as one line.
-fn explain(error: &clap::Error) -> ExitCode {
-    match error.kind() {
-        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
-            // A closed standard output is no reason to fail at showing help.
-            let _ = error.print();
-            ExitCode::SUCCESS
-        }
-        ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand | ErrorKind::MissingSubcommand => {
-            refuse("say which demonstration: list")
-        }
-        // The kinds belong to clap, which adds to them; all others are said in clap's words.
-        _ => refuse(&usage::one_line(&error.to_string())),
     }
 }
 

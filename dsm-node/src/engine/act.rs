@@ -1,6 +1,7 @@
 //! Carrying out what the machine wants, one action at a time, in order.
 
 use super::Engine;
+use super::faults::Mapped;
 use super::timers::Reminder;
 use crate::error::Result;
 use crate::heap;
@@ -21,7 +22,7 @@ impl Engine {
             Action::Protect { page, access } => self.protect(page, access)?,
             Action::Install { page, access, payload } => self.install(page, access, payload)?,
             Action::Refresh { page, access } => {
-                self.resolve_faults(page, access);
+                self.resolve_faults(page, access, Mapped::Before);
                 self.region.refresh(page, access)?;
             }
             Action::Send { to, message } => {
@@ -71,14 +72,14 @@ impl Engine {
             Payload::Zero => self.stats.zero_pages += 1,
             Payload::Held => self.stats.upgrades += 1,
         }
-        self.resolve_faults(page, access);
+        self.resolve_faults(page, access, Mapped::Now);
         self.region.install(page, access, payload)
     }
 
     /// Counts the faults that `access` to `page` ends, just before the threads are woken.
-    fn resolve_faults(&mut self, page: PageId, access: Access) {
+    fn resolve_faults(&mut self, page: PageId, access: Access, mapped: Mapped) {
         let stats = &mut self.stats;
-        self.faults.resolve(page, access, self.timers.now(), |fault| {
+        self.faults.resolve(page, access, mapped, self.timers.now(), |fault| {
             let nanos = u64::try_from(fault.took.as_nanos()).unwrap_or(u64::MAX);
             match fault.want {
                 Want::Read => {

@@ -38,14 +38,25 @@ struct Waiter {
     clock: Option<Duration>,
 }
 
-/// A thread for which a page came: when, its CPU clock when it began to wait, and at the last look.
+/// A thread for which a page came: when, since when the page had been there, and the thread's CPU clock when it began to
+/// wait, and at the last look.
 #[derive(Clone, Copy, Debug)]
 struct Woken {
     page: PageId,
     thread: u32,
     at: Time,
+    mapped: Time,
     clock: Option<Duration>,
     looked: Option<Duration>,
+}
+
+/// Why threads that wait for a page are woken.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Mapped {
+    /// The page is mapped now.
+    Now,
+    /// It had been mapped before their faults were read.
+    Before,
 }
 
 /// A resolved fault, for the statistics.
@@ -89,22 +100,36 @@ impl Faults {
         }
     }
 
-    /// `page` is about to be mapped with `access`, which wakes its waiters: those that it satisfies are noted as woken,
-    /// the others will fault again.
-    pub fn resolve(&mut self, page: PageId, access: Access, now: Time, mut count: impl FnMut(Resolved)) {
+    /// `page` is about to be mapped with `access`, or was before, and its waiters are woken: those that it satisfies are
+    /// noted, the others will fault again.
+    pub fn resolve(
+        &mut self,
+        page: PageId,
+        access: Access,
+        mapped: Mapped,
+        now: Time,
+        mut count: impl FnMut(Resolved),
+    ) {
         self.note_clocks();
         let woken = &mut self.woken;
+        let mapped = match mapped {
+            Mapped::Now => now,
+            Mapped::Before => mapped_last(woken, page).unwrap_or(now),
+        };
         self.waiting.retain(|waiter| {
             if waiter.page != page {
                 return true;
             }
             if access >= waiter.want.access() {
                 count(Resolved { want: waiter.want, took: now.since(waiter.since) });
-                if woken.len() == WOKEN_MAX {
-                    woken.pop_front();
-                }
                 let (thread, clock) = (waiter.thread, waiter.clock);
-                woken.push_back(Woken { page, thread, at: now, clock, looked: None });
+                // A fault that was reported again after its thread had been woken says nothing new of the thread.
+                if !woken.iter().any(|one| one.thread == thread && one.page == page && one.mapped == mapped) {
+                    if woken.len() == WOKEN_MAX {
+                        woken.pop_front();
+                    }
+                    woken.push_back(Woken { page, thread, at: now, mapped, clock, looked: None });
+                }
             }
             false
         });
@@ -112,17 +137,16 @@ impl Faults {
 
     /// How far the instructions are for which `page` was mapped last. That somebody asks makes the page contended.
     pub fn progress(&mut self, page: PageId, now: Time) -> Progress {
-        if self.contended.len() >= CONTENDED_MAX {
+        if self.contended.len() >= CONTENDED_MAX && !self.contended.contains(&page) {
             self.contended.clear();
         }
         self.contended.insert(page);
-        let Some(last) = self.woken.iter().rev().find(|woken| woken.page == page).map(|woken| woken.at)
-        else {
+        let Some(last) = mapped_last(&self.woken, page) else {
             return Progress::Retired;
         };
         let mut worst = Progress::Retired;
         for woken in self.woken.iter_mut().rev().take_while(|woken| woken.at >= last) {
-            if woken.page != page {
+            if woken.page != page || woken.mapped != last {
                 continue;
             }
             worst = match (progress_of(woken, &self.waiting, now), worst) {
@@ -133,6 +157,11 @@ impl Faults {
         }
         worst
     }
+}
+
+/// When `page` was mapped last, if any of the threads for which it was is remembered.
+fn mapped_last(woken: &VecDeque<Woken>, page: PageId) -> Option<Time> {
+    woken.iter().rev().find(|woken| woken.page == page).map(|woken| woken.mapped)
 }
 
 fn progress_of(woken: &mut Woken, waiting: &[Waiter], now: Time) -> Progress {
@@ -187,11 +216,24 @@ mod tests {
         let (wake, woken) = channel::<()>();
         let (name, named) = channel();
         let sleeper = std::thread::spawn(move || {
-            let me = u32::try_from(nix::unistd::gettid().as_raw()).expect("thread ids are positive");
+            let me = this_thread();
             name.send(me).expect("the test listens");
             assert!(woken.recv().is_err(), "it is only ever dropped");
         });
         (named.recv().expect("it starts"), wake, sleeper)
+    }
+
+    /// Uses as much of the calling thread's CPU time as it takes to retire an instruction.
+    fn run_for_a_while(me: u32) {
+        let start = cpu_clock(me).expect("this thread lives");
+        while cpu_clock(me).expect("this thread lives") - start < RETIRED_AFTER {
+            black_box(0);
+        }
+    }
+
+    /// The kernel's name for the calling thread.
+    fn this_thread() -> u32 {
+        u32::try_from(nix::unistd::gettid().as_raw()).expect("thread ids are positive")
     }
 
     /// A page that is contended, for which `thread` waited until now.
@@ -201,7 +243,7 @@ mod tests {
         assert!(faults.begin(PAGE, thread, Want::Read, at(0)));
         assert!(!faults.begin(PAGE, thread, Want::Read, at(0)), "a report of the same fault");
         let mut took = Vec::new();
-        faults.resolve(PAGE, Access::Read, at(5), |fault| took.push(fault.took));
+        faults.resolve(PAGE, Access::Read, Mapped::Now, at(5), |fault| took.push(fault.took));
         assert_eq!(took, [Duration::from_micros(5)]);
         faults
     }
@@ -225,20 +267,41 @@ mod tests {
 
     #[test]
     fn a_thread_that_ran_has_retired_its_instruction() {
-        let me = u32::try_from(nix::unistd::gettid().as_raw()).expect("thread ids are positive");
+        let me = this_thread();
         let mut faults = woken(me);
-        let start = cpu_clock(me).expect("this thread lives");
-        while cpu_clock(me).expect("this thread lives") - start < RETIRED_AFTER {
-            black_box(0);
-        }
+        run_for_a_while(me);
         assert_eq!(faults.progress(PAGE, at(6)), Progress::Retired);
+    }
+
+    #[test]
+    fn a_thread_that_comes_to_a_page_later_does_not_hide_the_first() {
+        let (first, wake, sleeper) = sleeper();
+        let me = this_thread();
+        let mut faults = woken(first);
+        faults.begin(PAGE, me, Want::Read, at(6));
+        faults.resolve(PAGE, Access::Read, Mapped::Before, at(7), |_| {});
+        run_for_a_while(me);
+        assert_eq!(faults.progress(PAGE, at(8)), Progress::Waiting);
+        drop(wake);
+        sleeper.join().expect("it ends");
+    }
+
+    #[test]
+    fn a_late_second_report_does_not_bring_an_instruction_back() {
+        let me = this_thread();
+        let mut faults = woken(me);
+        run_for_a_while(me);
+        faults.begin(PAGE, me, Want::Read, at(6));
+        faults.resolve(PAGE, Access::Read, Mapped::Before, at(7), |_| {});
+        assert_eq!(faults.woken.len(), 1);
+        assert_eq!(faults.progress(PAGE, at(8)), Progress::Retired);
     }
 
     #[test]
     fn without_a_clock_the_time_since_the_wake_is_the_guess() {
         let mut faults = Faults::default();
         faults.begin(PAGE, 1, Want::Read, at(0));
-        faults.resolve(PAGE, Access::Read, at(0), |_| {});
+        faults.resolve(PAGE, Access::Read, Mapped::Now, at(0), |_| {});
         assert_eq!(faults.progress(PAGE, at(1)), Progress::Waiting);
         assert_eq!(faults.progress(PAGE, Time::ZERO + GUESSED_RESIDENCY), Progress::Retired);
     }
@@ -251,7 +314,7 @@ mod tests {
         {
             let mut faults = Faults::default();
             faults.begin(PAGE, 1, Want::Read, at(0));
-            faults.resolve(PAGE, Access::Read, at(0), |_| {});
+            faults.resolve(PAGE, Access::Read, Mapped::Now, at(0), |_| {});
             faults.begin(other, 1, Want::Read, at(second_fault));
             assert_eq!(faults.progress(PAGE, at(second_fault)), progress);
         }
@@ -261,7 +324,9 @@ mod tests {
     fn a_read_grant_leaves_the_writer_to_fault_again() {
         let mut faults = Faults::default();
         faults.begin(PAGE, 1, Want::Write, at(0));
-        faults.resolve(PAGE, Access::Read, at(0), |_| panic!("a store is not satisfied by a read grant"));
+        faults.resolve(PAGE, Access::Read, Mapped::Now, at(0), |_| {
+            panic!("a store is not satisfied by a read grant")
+        });
         assert!(faults.begin(PAGE, 1, Want::Write, at(1)), "its next report is a new fault");
     }
 }

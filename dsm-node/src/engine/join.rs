@@ -101,6 +101,7 @@ impl Engine {
             wake,
             answers: HashMap::new(),
             upcoming: VecDeque::new(),
+            leftover: Vec::new(),
             actions: Vec::new(),
             unflushed: Vec::new(),
             held_back: Copyset::EMPTY,
@@ -110,6 +111,7 @@ impl Engine {
             log,
             departing: false,
             stopping: false,
+            lost: Copyset::EMPTY,
             lost_at: None,
         })
     }

@@ -71,17 +71,11 @@ impl Poller {
         let _ = self.epoll.delete(descriptor);
     }
 
-    /// Waits until something happens, and says at how many sources. An interrupted wait ends with none.
-    pub fn wait(&mut self) -> Result<usize> {
-        self.wait_until(EpollTimeout::NONE)
-    }
-
-    /// Waits until something happens, but no longer than `span` (to the millisecond).
-    pub fn wait_for(&mut self, span: Duration) -> Result<usize> {
-        self.wait_until(EpollTimeout::try_from(span).unwrap_or(EpollTimeout::MAX))
-    }
-
-    fn wait_until(&mut self, timeout: EpollTimeout) -> Result<usize> {
+    /// Waits until something happens, for `patience` at most (to the millisecond), and says at how many sources. An
+    /// interrupted wait ends with none.
+    pub fn wait(&mut self, patience: Option<Duration>) -> Result<usize> {
+        let timeout = patience
+            .map_or(EpollTimeout::NONE, |span| EpollTimeout::try_from(span).unwrap_or(EpollTimeout::MAX));
         match self.epoll.wait(&mut self.events, timeout) {
             Ok(count) => Ok(count),
             Err(Errno::EINTR) => Ok(0),

@@ -4,7 +4,7 @@ use crate::error::{Error, Result};
 use dsm_core::{Time, Timer};
 use nix::sys::time::TimeSpec;
 use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
@@ -25,6 +25,8 @@ pub(super) struct Timers {
     kernel: TimerFd,
     armed: Option<Time>,
     due: BTreeMap<Reminder, Time>,
+    /// The same by time: a node may keep back as many pages as its threads touched lately.
+    by_time: BTreeSet<(Time, Reminder)>,
 }
 
 impl Timers {
@@ -32,7 +34,13 @@ impl Timers {
         let flags = TimerFlags::TFD_CLOEXEC | TimerFlags::TFD_NONBLOCK;
         let kernel = TimerFd::new(ClockId::CLOCK_MONOTONIC, flags)
             .map_err(|errno| Error::io("creating the engine's timer", errno))?;
-        Ok(Timers { origin: Instant::now(), kernel, armed: None, due: BTreeMap::new() })
+        Ok(Timers {
+            origin: Instant::now(),
+            kernel,
+            armed: None,
+            due: BTreeMap::new(),
+            by_time: BTreeSet::new(),
+        })
     }
 
     /// The present instant.
@@ -42,7 +50,10 @@ impl Timers {
 
     /// Reminds of `reminder` at `at`, whatever was set for it before.
     pub fn set(&mut self, reminder: Reminder, at: Time) {
-        self.due.insert(reminder, at);
+        if let Some(before) = self.due.insert(reminder, at) {
+            self.by_time.remove(&(before, reminder));
+        }
+        self.by_time.insert((at, reminder));
     }
 
     /// Reminds of `reminder` within `span`, unless it will be reminded of anyway.
@@ -54,14 +65,15 @@ impl Timers {
 
     /// The next reminder whose time has come.
     pub fn take_due(&mut self, now: Time) -> Option<Reminder> {
-        let reminder = self.due.iter().find(|&(_, at)| *at <= now).map(|(reminder, _)| *reminder)?;
+        let (at, reminder) = *self.by_time.first().filter(|(at, _)| *at <= now)?;
+        self.by_time.remove(&(at, reminder));
         self.due.remove(&reminder);
         Some(reminder)
     }
 
     /// Sets the kernel's timer to the earliest reminder. To be called before the engine waits.
     pub fn arm(&mut self) -> Result<()> {
-        let next = self.due.values().min().copied();
+        let next = self.by_time.first().map(|(at, _)| *at);
         if next == self.armed {
             return Ok(());
         }
@@ -90,5 +102,27 @@ impl Timers {
 impl AsFd for Timers {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.kernel.as_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use dsm_core::PageId;
+
+    #[test]
+    fn reminders_come_by_time_and_each_once() {
+        let mut timers = Timers::new().expect("the kernel has timers");
+        let at = |micros| Time::ZERO + Duration::from_micros(micros);
+        let page = |number| Reminder::Machine(Timer::Residency(PageId(number)));
+        timers.set(page(1), at(30));
+        timers.set(page(2), at(10));
+        timers.set(page(3), at(20));
+        timers.set(page(1), at(5));
+        timers.set(page(2), at(40));
+        let due: Vec<_> = std::iter::from_fn(|| timers.take_due(at(30))).collect();
+        assert_eq!(due, [page(1), page(3)]);
+        assert_eq!(timers.take_due(at(40)), Some(page(2)));
+        assert_eq!(timers.take_due(at(1000)), None);
     }
 }

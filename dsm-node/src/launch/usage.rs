@@ -1,11 +1,30 @@
 //! Errors of usage, as all commands of this project say them: one line. Shared by the binaries, not for users.
 
+use clap::error::ErrorKind;
+use std::process::ExitCode;
+
 /// The exit code of a command that was not told what to do in a way that it understands, or that cannot run here.
 pub const EXIT_CODE: u8 = 2;
 
+/// Answers a command line that was not taken: shows help as it is, and has everything else refused in one line.
+/// `incomplete` is what to say where there is no subcommand.
+pub fn explain(error: &clap::Error, incomplete: &str, refuse: impl FnOnce(&str) -> ExitCode) -> ExitCode {
+    match error.kind() {
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
+            // A closed standard output is no reason to fail at showing help.
+            let _ = error.print();
+            ExitCode::SUCCESS
+        }
+        ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand | ErrorKind::MissingSubcommand => {
+            refuse(incomplete)
+        }
+        // The kinds belong to clap, which adds to them; all others are said in clap's words.
+        _ => refuse(&one_line(&error.to_string())),
+    }
+}
+
 /// A command-line parser's message, which may have several lines, as one.
-#[must_use]
-pub fn one_line(rendered: &str) -> String {
+fn one_line(rendered: &str) -> String {
     // The first paragraph says what is wrong; tips and the usage follow.
     let mut line = String::new();
     for part in rendered.lines().map(str::trim).take_while(|part| !part.is_empty()) {

@@ -6,7 +6,6 @@
 mod doctor;
 mod run;
 
-use clap::error::ErrorKind;
 use clap::{Parser, Subcommand};
 use dsm_node::launch::usage;
 use std::process::ExitCode;
@@ -47,28 +46,12 @@ struct BenchArguments {
 fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
-        Err(error) => return explain(&error),
+        Err(error) => return usage::explain(&error, "say what to do: run, doctor or bench", refuse),
     };
     match cli.command {
         Command::Run(arguments) => run::run(&arguments),
         Command::Doctor(arguments) => doctor::run(&arguments),
         Command::Bench(arguments) => dsm_node::bench::run(arguments.only.as_deref(), arguments.json),
-    }
-}
-
-/// Help as it is; everything else as one line.
-fn explain(error: &clap::Error) -> ExitCode {
-    match error.kind() {
-        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
-            // A closed standard output is no reason to fail at showing help.
-            let _ = error.print();
-            ExitCode::SUCCESS
-        }
-        ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand | ErrorKind::MissingSubcommand => {
-            refuse("say what to do: run, doctor or bench")
-        }
-        // The kinds belong to clap, which adds to them; all others are said in clap's words.
-        _ => refuse(&usage::one_line(&error.to_string())),
     }
 }
 
