@@ -4,6 +4,7 @@
 
 use clap::Parser;
 use dsm_tests::model::{self, CONFIGURATIONS, Configuration, Mutant};
+use std::io::{self, Write};
 use std::process::ExitCode;
 use std::time::Instant;
 
@@ -43,7 +44,7 @@ fn main() -> ExitCode {
     };
     let outcomes: Vec<bool> = CONFIGURATIONS.iter().filter(wanted).map(exhaust).collect();
     let failed = outcomes.iter().filter(|exhausted| !**exhausted).count();
-    println!("{} configurations exhausted, {failed} failed", outcomes.len() - failed);
+    print(&format!("{} configurations exhausted, {failed} failed", outcomes.len() - failed));
     if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
@@ -55,18 +56,20 @@ fn exhaust(configuration: &Configuration) -> bool {
             let seconds = began.elapsed().as_secs_f64();
             let model::Exhausted { states, steps, depth } = outcome;
             let name = configuration.name;
-            println!("{name:<20} {states:>9} states {steps:>10} steps, depth {depth:>3}, {seconds:>6.1} s");
+            print(&format!(
+                "{name:<20} {states:>9} states {steps:>10} steps, depth {depth:>3}, {seconds:>6.1} s"
+            ));
             let pinned = states == configuration.states;
             if !pinned {
-                println!(
+                print(&format!(
                     "{name:<20} should have {} states: say so in its entry if this is right",
                     configuration.states
-                );
+                ));
             }
             pinned
         }
         Err(failure) => {
-            println!("{}: {failure}", configuration.name);
+            print(&format!("{}: {failure}", configuration.name));
             false
         }
     }
@@ -75,12 +78,17 @@ fn exhaust(configuration: &Configuration) -> bool {
 fn find(configuration: &Configuration, mutant: Mutant) -> ExitCode {
     match model::counterexample(configuration, Some(mutant)) {
         Some(found) => {
-            println!("{mutant:?} is found after {} steps; {found}", found.steps.len());
+            print(&format!("{mutant:?} is found after {} steps; {found}", found.steps.len()));
             ExitCode::SUCCESS
         }
         None => {
-            println!("{mutant:?} is not found in {}", configuration.name);
+            print(&format!("{mutant:?} is not found in {}", configuration.name));
             ExitCode::FAILURE
         }
     }
+}
+
+/// A reader that closes the pipe early has seen enough.
+fn print(line: &str) {
+    drop(writeln!(io::stdout(), "{}", line.trim_end()));
 }

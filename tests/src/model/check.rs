@@ -47,10 +47,13 @@ pub fn exhaust(configuration: &Configuration) -> Result<Exhausted, Box<Counterex
         .finish_when(HasDiscoveries::AnyFailures)
         .spawn_bfs()
         .join();
-    if failure(&checker).is_some() {
-        return Err(Box::new(counterexample(configuration, None).expect("a failure was found just now")));
+    // Asked for again, it is the shortest.
+    if failure(&checker).is_some()
+        && let Some(found) = counterexample(configuration, None)
+    {
+        return Err(Box::new(found));
     }
-    if let Some(property) = unseen(&checker).into_iter().next() {
+    if let Some(&property) = unseen(&checker).first() {
         return Err(Box::new(Counterexample { property, steps: Vec::new() }));
     }
     // The checker counts the start as a step of its own.
@@ -71,7 +74,11 @@ pub fn counterexample(configuration: &Configuration, mutant: Option<Mutant>) -> 
         }
         let checker = checker.spawn_bfs().join();
         let Some((property, path)) = failure(&checker) else { return shortest };
-        shortest = Some(Counterexample { property, steps: lines(checker.model(), path) });
+        let found = Counterexample { property, steps: lines(checker.model(), path) };
+        if found.steps.is_empty() {
+            return Some(found);
+        }
+        shortest = Some(found);
     }
 }
 

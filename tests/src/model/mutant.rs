@@ -2,7 +2,7 @@
 //! transport would do. All of them lie between machines: messages and actions are altered, dropped, doubled or put
 //! off. So the machine itself needs no switch, and no build of it contains one.
 
-use dsm_core::{Copyset, Message, NodeId};
+use dsm_core::{Access, Copyset, Message, NodeId, Want};
 
 /// One deliberate bug.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -57,11 +57,17 @@ pub enum Mutant {
     KeepsStraddled,
     /// The transport delivers requests twice.
     DoublesRequests,
+    /// A grant that comes twice is taken for the answer to whatever the node waits for.
+    AcceptsAnyGrant,
+    /// A page that is given up stays mapped.
+    ForgetsProtecting,
+    /// An owner that is to share its page gives it up, to be written.
+    GivesUpForReads,
 }
 
 impl Mutant {
     /// All of them.
-    pub const ALL: [Mutant; 25] = [
+    pub const ALL: [Mutant; 28] = [
         Mutant::KeepsReadMapping,
         Mutant::KeepsWriteMapping,
         Mutant::MapsReadsWritable,
@@ -87,6 +93,9 @@ impl Mutant {
         Mutant::LosesTimer,
         Mutant::KeepsStraddled,
         Mutant::DoublesRequests,
+        Mutant::AcceptsAnyGrant,
+        Mutant::ForgetsProtecting,
+        Mutant::GivesUpForReads,
     ];
 
     /// The mutant of that name.
@@ -106,42 +115,38 @@ impl Mutant {
         )
     }
 
-    /// What becomes of a message that `me` says; `None` if it is lost. `owner` is the page's owner, where the home
-    /// that speaks knew it before.
-    pub(super) fn alter(self, mut message: Message, owner: Option<NodeId>) -> Option<Message> {
-        let (lost, spared) = match self {
-            Mutant::NoInvalidation => (matches!(message, Message::Invalidate { .. }), Some(Spared::All)),
-            Mutant::SparesOwner => (false, owner.map(Spared::One)),
-            Mutant::NoWaitForAcks => (matches!(message, Message::Ack { .. }), Some(Spared::All)),
-            Mutant::LosesAcks => (matches!(message, Message::Ack { .. }), None),
-            Mutant::NeverHurries => (matches!(message, Message::Hurry { .. }), None),
-            _ => (false, None),
-        };
-        if lost {
-            return None;
-        }
-        match &mut message {
-            Message::Grant { awaiting, contended, .. } | Message::Forward { awaiting, contended, .. } => {
-                *awaiting = spared.map_or(*awaiting, |spared| spared.of(*awaiting));
-                *contended &= self != Mutant::HidesContention;
-            }
-            _ => {}
-        }
-        Some(message)
+    /// Whether a message that a node says is lost. `owner` is the page's owner, where the home that speaks knew it.
+    pub(super) fn loses(self, message: &Message, to: NodeId, owner: Option<NodeId>) -> bool {
+        let invalidates = matches!(message, Message::Invalidate { .. });
+        let acks = matches!(message, Message::Ack { .. });
+        (invalidates && self == Mutant::NoInvalidation)
+            || (invalidates && self == Mutant::SparesOwner && owner == Some(to))
+            || (acks && matches!(self, Mutant::NoWaitForAcks | Mutant::LosesAcks))
+            || (matches!(message, Message::Hurry { .. }) && self == Mutant::NeverHurries)
+            || (matches!(message, Message::Confirm { .. }) && self == Mutant::NoWaitForConfirm)
     }
-}
 
-#[derive(Clone, Copy)]
-enum Spared {
-    All,
-    One(NodeId),
-}
-
-impl Spared {
-    fn of(self, awaiting: Copyset) -> Copyset {
-        match self {
-            Spared::All => Copyset::EMPTY,
-            Spared::One(node) => awaiting.without(node),
+    /// What becomes of a message on its way out.
+    pub(super) fn alter(self, message: &mut Message, owner: Option<NodeId>) {
+        if let Message::Forward { want, .. } = message
+            && self == Mutant::GivesUpForReads
+        {
+            *want = Want::Write;
+        }
+        if let Message::Grant { access, .. } = message
+            && self == Mutant::GrantsReadsAsWrites
+        {
+            *access = Access::Write;
+        }
+        if let Message::Grant { awaiting, contended, .. } | Message::Forward { awaiting, contended, .. } =
+            message
+        {
+            *contended &= self != Mutant::HidesContention;
+            if matches!(self, Mutant::NoInvalidation | Mutant::NoWaitForAcks) {
+                *awaiting = Copyset::EMPTY;
+            } else if let (Mutant::SparesOwner, Some(owner)) = (self, owner) {
+                *awaiting = awaiting.without(owner);
+            }
         }
     }
 }

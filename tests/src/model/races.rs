@@ -91,6 +91,10 @@ fn waits(state: &State, node: usize, page: usize, want: Want) -> bool {
     state.nodes[node].threads.iter().any(|thread| thread.faulted == Some((page, want)))
 }
 
+fn is_waiting(state: &State, node: usize, page: usize) -> bool {
+    waits(state, node, page, Want::Read) || waits(state, node, page, Want::Write)
+}
+
 /// The nodes that hold a read copy and wait to write.
 fn upgraders(state: &State, page: usize) -> impl Iterator<Item = usize> {
     (0..state.nodes.len()).filter(move |&node| {
@@ -103,22 +107,21 @@ fn upgrades(cluster: &Cluster, state: &State, node: NodeId, page: PageId) -> boo
 }
 
 fn invalidate_meets_upgrade(cluster: &Cluster, state: &State) -> bool {
-    state.network.iter().any(|envelope| match envelope.message {
-        Message::Invalidate { page, .. } => upgrades(cluster, state, envelope.to, page),
-        _ => false,
+    state.network.iter().any(|envelope| {
+        matches!(envelope.message, Message::Invalidate { page, .. } if upgrades(cluster, state, envelope.to, page))
     })
 }
 
 fn forward_meets_upgrade(cluster: &Cluster, state: &State) -> bool {
-    state.network.iter().any(|envelope| match envelope.message {
-        Message::Forward { page, want: Want::Write, .. } => upgrades(cluster, state, envelope.to, page),
-        _ => false,
+    state.network.iter().any(|envelope| {
+        matches!(envelope.message, Message::Forward { page, want: Want::Write, .. }
+            if upgrades(cluster, state, envelope.to, page))
     })
 }
 
 fn home_faults(cluster: &Cluster, state: &State) -> bool {
     cluster.pages.iter().enumerate().any(|(slot, &page)| {
-        let waiting = |node| waits(state, node, slot, Want::Read) || waits(state, node, slot, Want::Write);
+        let waiting = |node| is_waiting(state, node, slot);
         let home = cluster.home_of(page).index();
         waiting(home) && (0..state.nodes.len()).any(|node| node != home && waiting(node))
     })
@@ -126,16 +129,16 @@ fn home_faults(cluster: &Cluster, state: &State) -> bool {
 
 /// The transactions of which the requester is being told that others wait.
 fn hurries(state: &State) -> impl Iterator<Item = TransactionId> {
-    state.network.iter().filter_map(|envelope| match envelope.message {
-        Message::Hurry { transaction, .. } => Some(transaction),
-        _ => None,
+    state.network.iter().filter_map(|envelope| {
+        let Message::Hurry { transaction, .. } = envelope.message else { return None };
+        Some(transaction)
     })
 }
 
 fn is_granting(state: &State, fault: TransactionId) -> bool {
-    state.network.iter().any(|envelope| match envelope.message {
-        Message::Grant { transaction, .. } | Message::Forward { transaction, .. } => transaction == fault,
-        _ => false,
+    state.network.iter().any(|envelope| {
+        matches!(envelope.message, Message::Grant { transaction, .. } | Message::Forward { transaction, .. }
+            if transaction == fault)
     })
 }
 
@@ -147,14 +150,13 @@ fn has_confirmed(state: &State, fault: TransactionId) -> bool {
 }
 
 fn migratory_grant(cluster: &Cluster, state: &State) -> bool {
-    state.network.iter().any(|envelope| match envelope.message {
-        Message::Grant { page, access: Access::Write, .. } => {
+    state.network.iter().any(|envelope| {
+        let Message::Grant { page, access: Access::Write, .. } = envelope.message else { return false };
+        let loads_only = |page| {
             let node = envelope.to.index();
-            cluster.slot(page).is_some_and(|page| {
-                waits(state, node, page, Want::Read) && !waits(state, node, page, Want::Write)
-            })
-        }
-        _ => false,
+            waits(state, node, page, Want::Read) && !waits(state, node, page, Want::Write)
+        };
+        cluster.slot(page).is_some_and(loads_only)
     })
 }
 
@@ -162,39 +164,37 @@ fn migratory_grant(cluster: &Cluster, state: &State) -> bool {
 /// way: the ack has come.
 fn ack_before_grant(_: &Cluster, state: &State) -> bool {
     let is_pending = |reader: NodeId, fault: TransactionId| {
-        state.network.iter().any(|envelope| match envelope.message {
-            Message::Invalidate { transaction, .. } => envelope.to == reader && transaction == fault,
-            Message::Ack { transaction, .. } => envelope.from == reader && transaction == fault,
-            _ => false,
+        state.network.iter().any(|Envelope { from, to, message, .. }| {
+            matches!(message, Message::Invalidate { transaction, .. } if *to == reader && *transaction == fault)
+                || matches!(message, Message::Ack { transaction, .. } if *from == reader && *transaction == fault)
         })
     };
     let revokes = |reader: NodeId| {
         let node = &state.nodes[reader.index()];
         !node.probes.is_empty() || !node.timers.is_empty()
     };
-    state.network.iter().any(|Envelope { message, .. }| match message {
-        Message::Grant { transaction, awaiting, .. } | Message::Forward { transaction, awaiting, .. } => {
-            awaiting.iter().any(|reader| !is_pending(reader, *transaction) && !revokes(reader))
-        }
-        _ => false,
+    state.network.iter().any(|envelope| {
+        let (Message::Grant { transaction, awaiting, .. } | Message::Forward { transaction, awaiting, .. }) =
+            envelope.message
+        else {
+            return false;
+        };
+        awaiting.iter().any(|reader| !is_pending(reader, transaction) && !revokes(reader))
     })
 }
 
-fn request_before_confirm(_: &Cluster, state: &State) -> bool {
-    // The request has come when the confirmation of an earlier transaction is still under way, and it is not.
-    let requested = |node: NodeId, page: PageId| {
-        state.network.iter().any(|envelope| match envelope.message {
-            Message::Request { page: asked, .. } => envelope.from == node && asked == page,
-            Message::Grant { page: granted, .. } => envelope.to == node && granted == page,
-            _ => false,
+/// A node waits for a page again, its request has come, and the confirmation of its last transaction has not.
+fn request_before_confirm(cluster: &Cluster, state: &State) -> bool {
+    let is_asking = |node: NodeId, page: PageId| {
+        state.network.iter().any(|Envelope { from, to, message, .. }| {
+            matches!(message, Message::Request { page: asked, .. } if *from == node && *asked == page)
+                || matches!(message, Message::Grant { page: granted, .. } if *to == node && *granted == page)
         })
     };
-    state.network.iter().any(|envelope| match envelope.message {
-        Message::Confirm { page, transaction } => {
-            let threads = &state.nodes[transaction.node.index()].threads;
-            threads.iter().any(|thread| thread.faulted.is_some()) && !requested(transaction.node, page)
-        }
-        _ => false,
+    state.network.iter().any(|envelope| {
+        let Message::Confirm { page, transaction } = envelope.message else { return false };
+        let node = transaction.node;
+        cluster.slot(page).is_some_and(|slot| is_waiting(state, node.index(), slot)) && !is_asking(node, page)
     })
 }
 
@@ -207,9 +207,7 @@ fn two_threads_wait(_: &Cluster, state: &State) -> bool {
 
 fn each_holds_what_the_other_wants(_: &Cluster, state: &State) -> bool {
     let holds = |node: usize, page: usize| state.nodes[node].unretired[page] != 0;
-    let wants = |node: usize, page: usize| {
-        waits(state, node, page, Want::Read) || waits(state, node, page, Want::Write)
-    };
+    let wants = |node: usize, page: usize| is_waiting(state, node, page);
     let nodes = 0..state.nodes.len();
     nodes.clone().any(|one| {
         nodes
@@ -219,14 +217,9 @@ fn each_holds_what_the_other_wants(_: &Cluster, state: &State) -> bool {
 }
 
 fn stray_meets_fault(cluster: &Cluster, state: &State) -> bool {
-    state.network.iter().any(|envelope| match envelope.message {
-        Message::Grant { page, .. } if envelope.stray => {
-            let node = envelope.to.index();
-            cluster.slot(page).is_some_and(|page| {
-                waits(state, node, page, Want::Read) || waits(state, node, page, Want::Write)
-            })
-        }
-        _ => false,
+    state.network.iter().filter(|envelope| envelope.stray).any(|envelope| {
+        let Message::Grant { page, .. } = envelope.message else { return false };
+        cluster.slot(page).is_some_and(|page| is_waiting(state, envelope.to.index(), page))
     })
 }
 

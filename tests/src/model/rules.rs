@@ -1,9 +1,9 @@
 //! What always holds, in every state of every configuration.
 
 use super::Cluster;
-use super::state::{Rule, State};
+use super::state::{Node, Rule, Slot, State};
 use super::turn::Check;
-use dsm_core::Access;
+use dsm_core::{Access, Copyset, NodeId};
 use stateright::Property;
 
 impl Rule {
@@ -22,6 +22,7 @@ impl Rule {
             Rule::NoPanic => "the machine does not panic",
             Rule::EveryFaultEnds => "every fault ends",
             Rule::DirectoryIsRight => "at rest, the directory says who holds what",
+            Rule::OwnerIsCurrent => "at rest, the owner has what was stored last",
         }
     }
 }
@@ -43,6 +44,7 @@ pub(super) fn properties() -> Vec<Property<Cluster>> {
         keeps(Rule::NoPanic, |_, state| !state.breaks(Rule::NoPanic)),
         keeps(Rule::EveryFaultEnds, Cluster::every_fault_ends),
         keeps(Rule::DirectoryIsRight, Cluster::directory_is_right),
+        keeps(Rule::OwnerIsCurrent, Cluster::owner_is_current),
     ]
 }
 
@@ -56,10 +58,10 @@ impl Cluster {
     /// I1, over page tables.
     pub(super) fn one_writer_or_readers(&self, state: &State) -> Check {
         for page in 0..self.pages.len() {
-            let writer = (0..state.nodes.len()).find(|&node| state.nodes[node].table[page] == Access::Write);
-            let Some(writer) = writer else { continue };
+            let writes = |node: &NodeId| state.nodes[node.index()].table[page] == Access::Write;
+            let Some(writer) = Cluster::readers(state, page).find(writes) else { continue };
             if let Some(other) = Cluster::readers(state, page).find(|&node| node != writer) {
-                let what = format!("rank {writer} may write page {page} while rank {other} may read it");
+                let what = format!("{writer} may write page {page} while {other} may read it");
                 return Err((Rule::OneWriterOrReaders, what));
             }
         }
@@ -76,23 +78,33 @@ impl Cluster {
     }
 
     fn directory_is_right(&self, state: &State) -> bool {
-        let quiet = state.nodes.iter().all(|node| node.machine.pages_are_quiet());
-        let settled = state.network.is_empty() && state.nodes.iter().all(|node| node.held.is_empty());
-        if state.broken.is_some() || !quiet || !settled {
-            return true;
-        }
-        self.pages.iter().enumerate().all(|(slot, &page)| {
-            let home = &state.nodes[self.home_of(page).index()];
-            let Some((owner, copyset)) = home.machine.holders(page) else {
-                return Cluster::readers(state, slot).next().is_none();
-            };
-            let holders = owner.map_or(copyset, |owner| copyset.with(owner));
-            let mapped: dsm_core::Copyset = Cluster::readers(state, slot)
-                .filter_map(|node| u16::try_from(node).ok().map(dsm_core::NodeId))
-                .collect();
-            let current =
-                owner.is_none_or(|owner| state.nodes[owner.index()].frames[slot] == state.latest[slot]);
-            holders == mapped && current
-        })
+        !settled(state)
+            || (0..self.pages.len()).all(|page| {
+                let (owner, readers) = self.entry(state, page);
+                let mapped: Copyset = Cluster::readers(state, page).collect();
+                mapped == owner.map_or(readers, |owner| readers.with(owner))
+            })
     }
+
+    fn owner_is_current(&self, state: &State) -> bool {
+        !settled(state)
+            || (0..self.pages.len()).all(|page| {
+                let (owner, _) = self.entry(state, page);
+                owner.is_none_or(|owner| state.nodes[owner.index()].frames[page] == state.latest[page])
+            })
+    }
+
+    /// What the directory says of a page on which nothing is under way.
+    fn entry(&self, state: &State, page: Slot) -> (Option<NodeId>, Copyset) {
+        let page = self.pages[page];
+        let home = &state.nodes[self.home_of(page).index()];
+        home.machine.holders(page).unwrap_or((None, Copyset::EMPTY))
+    }
+}
+
+/// Whether nothing at all is under way.
+fn settled(state: &State) -> bool {
+    let idle =
+        |node: &Node| node.machine.pages_are_quiet() && node.held.is_empty() && node.overdue.is_empty();
+    state.broken.is_none() && state.network.is_empty() && state.nodes.iter().all(|node| idle(node))
 }

@@ -3,7 +3,7 @@
 //! its hash.
 
 use super::configuration::{Configuration, Instruction, Network};
-use dsm_core::{Access, Copyset, Machine, Message, NodeId, Progress, Want};
+use dsm_core::{Access, Copyset, Machine, Message, NodeId, Progress, TransactionId, Want};
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::ops::Deref;
@@ -88,6 +88,8 @@ pub struct Node {
     pub held: Vec<(NodeId, Message)>,
     /// Protections that a mutant has put off.
     pub overdue: Vec<(Slot, Access)>,
+    /// Transactions of which a mutant has sent the ack or the confirmation too early.
+    pub said: BTreeSet<TransactionId>,
 }
 
 /// A message under way.
@@ -151,6 +153,8 @@ pub enum Rule {
     EveryFaultEnds,
     /// At rest, the directory says who holds what.
     DirectoryIsRight,
+    /// At rest, the owner's frame holds what was stored last.
+    OwnerIsCurrent,
 }
 
 /// A state of the cluster.
@@ -187,6 +191,7 @@ impl State {
                 timers: BTreeMap::new(),
                 held: Vec::new(),
                 overdue: Vec::new(),
+                said: BTreeSet::new(),
             })
         };
         State {

@@ -178,7 +178,8 @@ impl Cluster {
     }
 
     /// Which nodes may read a page.
-    pub(super) fn readers(state: &State, page: Slot) -> impl Iterator<Item = usize> {
-        (0..state.nodes.len()).filter(move |&node| state.nodes[node].table[page] >= Access::Read)
+    pub(super) fn readers(state: &State, page: Slot) -> impl Iterator<Item = NodeId> {
+        let nodes = (0..).map(NodeId).zip(&state.nodes);
+        nodes.filter(move |(_, node)| node.table[page] >= Access::Read).map(|(name, _)| name)
     }
 }

@@ -15,6 +15,9 @@ const NOW: Time = Time::ZERO;
 /// What a frame holds after a mutant has used it for something else.
 const OVERWRITTEN: u8 = u8::MAX;
 
+/// No node has more transactions than this in a configuration.
+const TRANSACTIONS_MAX: u64 = 32;
+
 /// A broken rule, and how.
 pub(super) type Check = Result<(), (Rule, String)>;
 
@@ -95,35 +98,65 @@ impl<'a> Turn<'a> {
 
     fn deliver(&mut self, index: usize, twice: bool) -> Check {
         let envelope = self.state.network.remove(index);
-        let Envelope { from, message, body, .. } = envelope.clone();
+        let Envelope { from, mut message, body, .. } = envelope.clone();
         if twice {
             self.state.strays -= 1;
             self.state.transmit(envelope.again(), self.cluster.configuration.network);
         }
         self.receive_body(&envelope)?;
-        match (self.cluster.mutant, &message) {
-            (Some(Mutant::AcksBeforeUnmapping), Message::Invalidate { page, transaction }) => {
-                let ack = Message::Ack { page: *page, transaction: *transaction };
-                self.transmit(transaction.node, ack, None);
-            }
-            (Some(Mutant::ConfirmsBeforeAcks), Message::Grant { page, transaction, awaiting, .. })
-                if !awaiting.is_empty() && self.home_of(*page) != self.me =>
-            {
-                let confirm = Message::Confirm { page: *page, transaction: *transaction };
-                self.transmit(self.home_of(*page), confirm, None);
-            }
-            _ => {}
-        }
+        self.say_too_early(&message);
         self.stray = envelope.stray;
         if !self.stray {
             return self.feed(Event::Received { from, message });
         }
         let before = self.node.clone();
+        if self.cluster.mutant == Some(Mutant::AcceptsAnyGrant) {
+            message = self.renamed(from, message);
+        }
         self.feed(Event::Received { from, message })?;
         if self.node == before || body.is_some_and(|_| self.accepts_any_body()) {
             return Ok(());
         }
         Err((Rule::StraysChangeNothing, format!("{} is changed by what comes twice from {from}", self.me)))
+    }
+
+    /// The ack or the confirmation that a mutant sends as soon as it hears of what it is to wait for.
+    fn say_too_early(&mut self, message: &Message) {
+        match (self.cluster.mutant, message) {
+            (Some(Mutant::AcksBeforeUnmapping), &Message::Invalidate { page, transaction }) => {
+                self.node.said.insert(transaction);
+                self.transmit(transaction.node, Message::Ack { page, transaction }, None);
+            }
+            (Some(Mutant::ConfirmsBeforeAcks), &Message::Grant { page, transaction, awaiting, .. })
+                if !awaiting.is_empty() && self.home_of(page) != self.me =>
+            {
+                self.node.said.insert(transaction);
+                self.transmit(self.home_of(page), Message::Confirm { page, transaction }, None);
+            }
+            (Some(_) | None, _) => {}
+        }
+    }
+
+    /// Whether a mutant has sent this ack or confirmation before.
+    fn was_said(&mut self, message: &Message) -> bool {
+        if let Message::Ack { transaction, .. } | Message::Confirm { transaction, .. } = message {
+            self.node.said.remove(transaction)
+        } else {
+            false
+        }
+    }
+
+    /// The same grant, in the name of the transaction for which this node waits, if it waits for the page.
+    fn renamed(&self, from: NodeId, mut message: Message) -> Message {
+        for number in 1..=TRANSACTIONS_MAX {
+            if let Message::Grant { transaction, .. } = &mut message {
+                transaction.number = number;
+            }
+            if self.node.machine.reserves(from, &message) {
+                break;
+            }
+        }
+        message
     }
 
     /// Puts the bytes of a message where they belong.
@@ -248,12 +281,13 @@ impl<'a> Turn<'a> {
         })?;
         self.node.table[page] = match (self.cluster.mutant, access) {
             (Some(Mutant::KeepsReadMapping), Access::None) => Access::Read,
+            (Some(Mutant::ForgetsProtecting), _) => mapped,
             (Some(Mutant::KeepsWriteMapping), Access::Read) => mapped,
             (Some(Mutant::SendsBeforeProtecting), access) => {
                 self.node.overdue.push((page, access));
                 mapped
             }
-            (_, access) => access,
+            (Some(_) | None, access) => access,
         };
         Ok(())
     }
@@ -303,30 +337,16 @@ impl<'a> Turn<'a> {
     /// Says a message to a peer, after all that was held back for it.
     fn say(&mut self, to: NodeId, message: Message, body: Option<u8>) {
         self.release(to);
-        let owner = self.owner;
-        let message = match self.cluster.mutant {
-            Some(Mutant::SparesOwner)
-                if matches!(message, Message::Invalidate { .. }) && owner == Some(to) =>
-            {
-                None
+        let mut message = message;
+        if let Some(mutant) = self.cluster.mutant {
+            if mutant.loses(&message, to, self.owner) || self.was_said(&message) {
+                return;
             }
-            Some(Mutant::AcksBeforeUnmapping) if matches!(message, Message::Ack { .. }) => None,
-            Some(Mutant::NoWaitForConfirm) if matches!(message, Message::Confirm { .. }) => None,
-            Some(mutant) => mutant.alter(message, owner),
-            None => Some(message),
-        };
-        let Some(message) = message else { return };
-        if self.cluster.mutant == Some(Mutant::DoublesRequests) && matches!(message, Message::Request { .. })
-        {
-            self.transmit(to, message.clone(), None);
+            mutant.alter(&mut message, self.owner);
+            if mutant == Mutant::DoublesRequests && matches!(message, Message::Request { .. }) {
+                self.transmit(to, message.clone(), None);
+            }
         }
-        let message = match (self.cluster.mutant, message) {
-            (
-                Some(Mutant::GrantsReadsAsWrites),
-                Message::Grant { page, transaction, access: Access::Read, payload, awaiting, contended },
-            ) => Message::Grant { page, transaction, access: Access::Write, payload, awaiting, contended },
-            (_, message) => message,
-        };
         self.transmit(to, message, body);
     }
 
@@ -347,10 +367,7 @@ impl<'a> Turn<'a> {
 
     /// The confirmation of a transaction that this home starts with `action`, for a home that does not wait for it.
     fn unconfirmed(&self, action: &Action) -> Option<(NodeId, Message)> {
-        let message = match action {
-            Action::Send { message, .. } | Action::SendPage { message, .. } => message,
-            _ => return None,
-        };
+        let (Action::Send { message, .. } | Action::SendPage { message, .. }) = action else { return None };
         let (Message::Grant { page, transaction, .. } | Message::Forward { page, transaction, .. }) =
             *message
         else {
