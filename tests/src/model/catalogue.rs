@@ -49,7 +49,7 @@ pub const CONFIGURATIONS: [Configuration; 23] = [
             Race::HurryBeforeGrant,
             Race::HurryAfterConfirm,
         ],
-        states: 0,
+        states: 31_730,
         ..PLAIN
     },
     Configuration {
@@ -57,7 +57,7 @@ pub const CONFIGURATIONS: [Configuration; 23] = [
         what: "1 page, 3 nodes, of which 2 have 2 instructions",
         threads: &[&[2], &[2], &[1]],
         races: &[Race::HomeFaults, Race::RequestBeforeConfirm, Race::AckBeforeGrant],
-        states: 0,
+        states: 97_818,
         ..PLAIN
     },
     Configuration {
@@ -71,7 +71,7 @@ pub const CONFIGURATIONS: [Configuration; 23] = [
             Race::ForwardMeetsUpgrade,
             Race::AckBeforeGrant,
         ],
-        states: 0,
+        states: 17_646,
         ..PLAIN
     },
     Configuration {
@@ -79,7 +79,7 @@ pub const CONFIGURATIONS: [Configuration; 23] = [
         what: "1 page that nobody has touched; 4 nodes",
         threads: &[&[1], &[1], &[1], &[1]],
         races: &[Race::HomeFaults, Race::AckBeforeGrant],
-        states: 0,
+        states: 146_105,
         ..PLAIN
     },
     Configuration {
@@ -87,14 +87,8 @@ pub const CONFIGURATIONS: [Configuration; 23] = [
         what: "1 page that rank 1 wrote and all have read; 4 nodes",
         threads: &[&[1], &[1], &[1], &[1]],
         prologue: &READ_BY_FOUR,
-        races: &[
-            Race::RacingUpgrades,
-            Race::InvalidateMeetsUpgrade,
-            Race::ForwardMeetsUpgrade,
-            Race::AckBeforeGrant,
-            Race::HomeFaults,
-        ],
-        states: 0,
+        races: &[Race::RacingUpgrades, Race::InvalidateMeetsUpgrade, Race::AckBeforeGrant, Race::HomeFaults],
+        states: 142_160,
         ..PLAIN
     },
     Configuration {
@@ -105,7 +99,7 @@ pub const CONFIGURATIONS: [Configuration; 23] = [
         prologue: &[(0, Store(0)), (1, Store(1))],
         instructions: TWO_PAGES,
         races: &[Race::HomeFaults, Race::DeferredRevocation, Race::AckBeforeGrant],
-        states: 0,
+        states: 296_615,
         ..PLAIN
     },
     Configuration {
@@ -115,7 +109,7 @@ pub const CONFIGURATIONS: [Configuration; 23] = [
         network: Network::Fifo,
         hold_back: HoldBack::UntilNeeded,
         races: &[Race::HurryBeforeGrant, Race::HurryAfterConfirm],
-        states: 0,
+        states: 168_569,
         ..PLAIN
     },
     Configuration {
@@ -127,7 +121,7 @@ pub const CONFIGURATIONS: [Configuration; 23] = [
         network: Network::Fifo,
         hold_back: HoldBack::UntilNeeded,
         races: &[Race::HurryAfterConfirm],
-        states: 0,
+        states: 83_575,
         ..PLAIN
     },
     Configuration {
@@ -136,7 +130,7 @@ pub const CONFIGURATIONS: [Configuration; 23] = [
         threads: &[&[2], &[2], &[1]],
         prologue: &[(1, Store(0)), (2, Load(0)), (2, Store(0))],
         races: &[Race::MigratoryGrant],
-        states: 0,
+        states: 79_324,
         ..PLAIN
     },
     Configuration {
@@ -144,7 +138,7 @@ pub const CONFIGURATIONS: [Configuration; 23] = [
         what: "1 page, 2 nodes with 2 threads each",
         threads: &[&[1, 1], &[1, 1]],
         races: &[Race::TwoThreadsWait],
-        states: 0,
+        states: 26_182,
         ..PLAIN
     },
     Configuration {
@@ -154,7 +148,7 @@ pub const CONFIGURATIONS: [Configuration; 23] = [
         threads: &[&[2], &[2]],
         instructions: STRADDLING,
         races: &[Race::EachHoldsWhatTheOtherWants, Race::DeferredRevocation],
-        states: 0,
+        states: 99_327,
         ..PLAIN
     },
     Configuration {
@@ -163,7 +157,7 @@ pub const CONFIGURATIONS: [Configuration; 23] = [
         threads: &[&[1], &[2], &[1]],
         hasty: 1,
         races: &[Race::TakenTooSoon],
-        states: 0,
+        states: 136_742,
         ..PLAIN
     },
     Configuration {
@@ -172,7 +166,7 @@ pub const CONFIGURATIONS: [Configuration; 23] = [
         threads: &[&[1], &[2], &[1]],
         strays: 1,
         races: &[Race::StrayMeetsFault],
-        states: 0,
+        states: 114_048,
         ..PLAIN
     },
     Configuration {
@@ -180,7 +174,7 @@ pub const CONFIGURATIONS: [Configuration; 23] = [
         what: "1 page, 3 nodes, 2 to 3 instructions each",
         threads: &[&[2], &[3], &[2]],
         races: &[Race::HomeFaults],
-        states: 0,
+        states: 2_627_870,
         long: true,
         ..PLAIN
     },

@@ -40,6 +40,24 @@ pub enum Race {
 }
 
 impl Race {
+    /// All of them.
+    pub const ALL: [Race; 14] = [
+        Race::RacingUpgrades,
+        Race::InvalidateMeetsUpgrade,
+        Race::ForwardMeetsUpgrade,
+        Race::HomeFaults,
+        Race::HurryBeforeGrant,
+        Race::HurryAfterConfirm,
+        Race::MigratoryGrant,
+        Race::DeferredRevocation,
+        Race::AckBeforeGrant,
+        Race::RequestBeforeConfirm,
+        Race::TwoThreadsWait,
+        Race::EachHoldsWhatTheOtherWants,
+        Race::StrayMeetsFault,
+        Race::TakenTooSoon,
+    ];
+
     /// The property that says that it is seen.
     pub(super) fn property(self) -> Property<Cluster> {
         let condition: fn(&Cluster, &State) -> bool = match self {
