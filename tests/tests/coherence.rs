@@ -2,6 +2,7 @@
 
 use dsm_node::launch::TransportKind;
 use dsm_tests::scenario;
+use std::time::Duration;
 
 #[test]
 fn atomics_of_all_nodes_and_threads_add_up() {
@@ -43,7 +44,8 @@ fn every_page_size() {
 
 #[test]
 fn a_page_is_handed_over_ten_thousand_times() {
-    scenario!("handoff").nodes(2).arg("turns", 10_000).run();
+    // Each turn waits for two processes to be scheduled; beside other work that takes some milliseconds.
+    scenario!("handoff").nodes(2).arg("turns", 10_000).budget(Duration::from_secs(180)).run();
 }
 
 #[test]

@@ -58,7 +58,10 @@ fn exhaust(configuration: &Configuration) -> bool {
             println!("{name:<20} {states:>9} states {steps:>10} steps, depth {depth:>3}, {seconds:>6.1} s");
             let pinned = states == configuration.states;
             if !pinned {
-                println!("{name:<20} should have {} states: say so in its entry if this is right", configuration.states);
+                println!(
+                    "{name:<20} should have {} states: say so in its entry if this is right",
+                    configuration.states
+                );
             }
             pinned
         }

@@ -50,7 +50,7 @@ pub fn exhaust(configuration: &Configuration) -> Result<Exhausted, Box<Counterex
     if failure(&checker).is_some() {
         return Err(Box::new(counterexample(configuration, None).expect("a failure was found just now")));
     }
-    for property in unseen(&checker) {
+    if let Some(property) = unseen(&checker).into_iter().next() {
         return Err(Box::new(Counterexample { property, steps: Vec::new() }));
     }
     // The checker counts the start as a step of its own.
@@ -62,7 +62,8 @@ pub fn exhaust(configuration: &Configuration) -> Result<Exhausted, Box<Counterex
 pub fn counterexample(configuration: &Configuration, mutant: Option<Mutant>) -> Option<Counterexample> {
     let mut shortest: Option<Counterexample> = None;
     loop {
-        let mut checker = Cluster::new(configuration, mutant).checker().finish_when(HasDiscoveries::AnyFailures);
+        let mut checker =
+            Cluster::new(configuration, mutant).checker().finish_when(HasDiscoveries::AnyFailures);
         // The checker works in blocks, and keeps the last failure of a block, not the first. So it is asked for a
         // shorter one until there is none. It counts states, which are one more than steps.
         if let Some(found) = &shortest {

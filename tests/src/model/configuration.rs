@@ -82,7 +82,8 @@ impl Configuration {
         let members = Copyset::first(self.threads.len());
         let mut segments = (0..geometry.segments()).map(dsm_core::SegmentId);
         let page = |&home: &u16| {
-            let segment = segments.find(|&segment| geometry.home_of_segment(segment, members) == NodeId(home));
+            let segment =
+                segments.find(|&segment| geometry.home_of_segment(segment, members) == NodeId(home));
             PageId(geometry.pages_of(segment.expect("each member is home to some of many segments")).start)
         };
         self.homes.iter().map(page).collect()

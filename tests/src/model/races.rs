@@ -93,8 +93,9 @@ fn waits(state: &State, node: usize, page: usize, want: Want) -> bool {
 
 /// The nodes that hold a read copy and wait to write.
 fn upgraders(state: &State, page: usize) -> impl Iterator<Item = usize> {
-    (0..state.nodes.len())
-        .filter(move |&node| state.nodes[node].table[page] == Access::Read && waits(state, node, page, Want::Write))
+    (0..state.nodes.len()).filter(move |&node| {
+        state.nodes[node].table[page] == Access::Read && waits(state, node, page, Want::Write)
+    })
 }
 
 fn upgrades(cluster: &Cluster, state: &State, node: NodeId, page: PageId) -> bool {
@@ -139,7 +140,8 @@ fn is_granting(state: &State, fault: TransactionId) -> bool {
 }
 
 fn has_confirmed(state: &State, fault: TransactionId) -> bool {
-    let confirms = |message: &Message| matches!(message, Message::Confirm { transaction, .. } if *transaction == fault);
+    let confirms =
+        |message: &Message| matches!(message, Message::Confirm { transaction, .. } if *transaction == fault);
     let under_way = state.network.iter().any(|envelope| confirms(&envelope.message));
     under_way || state.nodes[fault.node.index()].held.iter().any(|(_, message)| confirms(message))
 }
@@ -197,7 +199,9 @@ fn request_before_confirm(_: &Cluster, state: &State) -> bool {
 }
 
 fn two_threads_wait(_: &Cluster, state: &State) -> bool {
-    let both = |node| slots(state).any(|page| waits(state, node, page, Want::Read) && waits(state, node, page, Want::Write));
+    let both = |node| {
+        slots(state).any(|page| waits(state, node, page, Want::Read) && waits(state, node, page, Want::Write))
+    };
     (0..state.nodes.len()).any(both)
 }
 
@@ -208,9 +212,9 @@ fn each_holds_what_the_other_wants(_: &Cluster, state: &State) -> bool {
     };
     let nodes = 0..state.nodes.len();
     nodes.clone().any(|one| {
-        nodes.clone().any(|other| {
-            one != other && holds(one, 0) && wants(other, 0) && holds(other, 1) && wants(one, 1)
-        })
+        nodes
+            .clone()
+            .any(|other| one != other && holds(one, 0) && wants(other, 0) && holds(other, 1) && wants(one, 1))
     })
 }
 
@@ -228,6 +232,9 @@ fn stray_meets_fault(cluster: &Cluster, state: &State) -> bool {
 
 fn taken_too_soon(_: &Cluster, state: &State) -> bool {
     state.nodes.iter().any(|node| {
-        node.table.iter().zip(&node.unretired).any(|(&access, &unretired)| access == Access::None && unretired != 0)
+        node.table
+            .iter()
+            .zip(&node.unretired)
+            .any(|(&access, &unretired)| access == Access::None && unretired != 0)
     })
 }

@@ -87,9 +87,11 @@ impl Cluster {
                 return Cluster::readers(state, slot).next().is_none();
             };
             let holders = owner.map_or(copyset, |owner| copyset.with(owner));
-            let mapped: dsm_core::Copyset =
-                Cluster::readers(state, slot).filter_map(|node| u16::try_from(node).ok().map(dsm_core::NodeId)).collect();
-            let current = owner.is_none_or(|owner| state.nodes[owner.index()].frames[slot] == state.latest[slot]);
+            let mapped: dsm_core::Copyset = Cluster::readers(state, slot)
+                .filter_map(|node| u16::try_from(node).ok().map(dsm_core::NodeId))
+                .collect();
+            let current =
+                owner.is_none_or(|owner| state.nodes[owner.index()].frames[slot] == state.latest[slot]);
             holders == mapped && current
         })
     }

@@ -1,9 +1,9 @@
 //! What may happen next: which steps a state allows.
 
+use super::Cluster;
 use super::configuration::Instruction;
 use super::mutant::Mutant;
 use super::state::{Node, Slot, State};
-use super::Cluster;
 use dsm_core::{Access, Message, NodeId, PageId, Progress, Want};
 
 /// One thing that happens.
@@ -107,9 +107,7 @@ impl Cluster {
             let due = |&(page, seen): &(&Slot, &Progress)| {
                 self.mutant != Some(Mutant::LosesTimer) && self.progress(node, *page) != *seen
             };
-            out.extend(
-                node.timers.iter().filter(due).map(|(&page, _)| Step::Timer { node: name, page }),
-            );
+            out.extend(node.timers.iter().filter(due).map(|(&page, _)| Step::Timer { node: name, page }));
             if !node.overdue.is_empty() {
                 out.push(Step::Protect { node: name });
             }

@@ -41,8 +41,7 @@ impl<'a> Turn<'a> {
     pub fn take(mut self, step: Step) {
         let outcome = self.carry_out(step).and_then(|()| self.check());
         self.state.nodes[self.me.index()] = Shared::new(self.node);
-        self.state.broken =
-            outcome.and_then(|()| self.cluster.one_writer_or_readers(self.state)).err();
+        self.state.broken = outcome.and_then(|()| self.cluster.one_writer_or_readers(self.state)).err();
     }
 
     fn carry_out(&mut self, step: Step) -> Check {
@@ -129,11 +128,14 @@ impl<'a> Turn<'a> {
 
     /// Puts the bytes of a message where they belong.
     fn receive_body(&mut self, envelope: &Envelope) -> Check {
-        let (Some(body), Message::Grant { page, .. }) = (envelope.body, &envelope.message) else { return Ok(()) };
+        let (Some(body), Message::Grant { page, .. }) = (envelope.body, &envelope.message) else {
+            return Ok(());
+        };
         let page = self.known(*page)?;
         let frame = self.state.nodes[envelope.from.index()].frames[page];
         if frame != body && !envelope.stray && self.cluster.mutant != Some(Mutant::SendsStaleBody) {
-            let what = format!("page {page} of {} holds version {frame}, {body} is on its way", envelope.from);
+            let what =
+                format!("page {page} of {} holds version {frame}, {body} is on its way", envelope.from);
             return Err((Rule::BodyIsFrame, what));
         }
         let reserved = self.node.machine.reserves(envelope.from, &envelope.message);
@@ -241,7 +243,9 @@ impl<'a> Turn<'a> {
         let page = self.known(page)?;
         let mapped = self.node.table[page];
         let honest = !self.cluster.mutant.is_some_and(Mutant::is_about_page_tables);
-        self.require(mapped > access || !honest, || format!("page {page} is {mapped:?}, not above {access:?}"))?;
+        self.require(mapped > access || !honest, || {
+            format!("page {page} is {mapped:?}, not above {access:?}")
+        })?;
         self.node.table[page] = match (self.cluster.mutant, access) {
             (Some(Mutant::KeepsReadMapping), Access::None) => Access::Read,
             (Some(Mutant::KeepsWriteMapping), Access::Read) => mapped,
@@ -262,7 +266,9 @@ impl<'a> Turn<'a> {
             Payload::Held => mapped == Access::Read && access == Access::Write,
         };
         let honest = !self.cluster.mutant.is_some_and(Mutant::is_about_page_tables);
-        self.require(fits || !honest, || format!("{payload:?} as {access:?} over {mapped:?} on page {page}"))?;
+        self.require(fits || !honest, || {
+            format!("{payload:?} as {access:?} over {mapped:?} on page {page}")
+        })?;
         let cleared = match payload {
             Payload::Zero => true,
             Payload::Bytes => self.cluster.mutant == Some(Mutant::ClearsPages),
@@ -299,14 +305,19 @@ impl<'a> Turn<'a> {
         self.release(to);
         let owner = self.owner;
         let message = match self.cluster.mutant {
-            Some(Mutant::SparesOwner) if matches!(message, Message::Invalidate { .. }) && owner == Some(to) => None,
+            Some(Mutant::SparesOwner)
+                if matches!(message, Message::Invalidate { .. }) && owner == Some(to) =>
+            {
+                None
+            }
             Some(Mutant::AcksBeforeUnmapping) if matches!(message, Message::Ack { .. }) => None,
             Some(Mutant::NoWaitForConfirm) if matches!(message, Message::Confirm { .. }) => None,
             Some(mutant) => mutant.alter(message, owner),
             None => Some(message),
         };
         let Some(message) = message else { return };
-        if self.cluster.mutant == Some(Mutant::DoublesRequests) && matches!(message, Message::Request { .. }) {
+        if self.cluster.mutant == Some(Mutant::DoublesRequests) && matches!(message, Message::Request { .. })
+        {
             self.transmit(to, message.clone(), None);
         }
         let message = match (self.cluster.mutant, message) {
@@ -340,7 +351,8 @@ impl<'a> Turn<'a> {
             Action::Send { message, .. } | Action::SendPage { message, .. } => message,
             _ => return None,
         };
-        let (Message::Grant { page, transaction, .. } | Message::Forward { page, transaction, .. }) = *message
+        let (Message::Grant { page, transaction, .. } | Message::Forward { page, transaction, .. }) =
+            *message
         else {
             return None;
         };

@@ -4,8 +4,8 @@ use super::cluster::{meet, on_threads, with_cluster};
 use super::{Arguments, Outcome, Scenario, at, fact};
 use dsm_node::{DsmMutex, Shared};
 use std::arch::asm;
-use std::hint::spin_loop;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::thread::yield_now;
 
 pub(super) const SCENARIOS: &[(&str, Scenario)] = &[
     ("fetch_add", fetch_add),
@@ -117,7 +117,8 @@ fn handoff(arguments: &Arguments) -> Outcome {
                     break;
                 }
                 assert!(found < turn, "turn {turn} is this node's, but the word says {found}");
-                spin_loop();
+                // Whoever spins through its slice on a busy machine keeps the core from the one whose turn it is.
+                yield_now();
             }
             word.store(turn + 1, Ordering::Release);
         }
