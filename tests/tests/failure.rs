@@ -1,7 +1,7 @@
 //! Nodes that die and strangers that call, on real nodes.
 
 use dsm_node::launch::TransportKind;
-use dsm_tests::harness::ports::{self, Connection, Listening};
+use dsm_tests::harness::ports::{self, Connection, Listener, Listening};
 use dsm_tests::harness::{Report, Running};
 use dsm_tests::scenario;
 use std::io::{ErrorKind, Write};
@@ -21,7 +21,7 @@ fn die(victim: u32, page: &str, transport: TransportKind) {
     let scenario = scenario!("death").nodes(NODES).transport(transport);
     let mut running = scenario.arg("victim", victim).arg("page", page).start();
     running.await_all_at("ready");
-    let names = listening_names(&running);
+    let listeners = listeners(&running);
     let survivors: Vec<u32> = (0..NODES).filter(|rank| *rank != victim).collect();
     let role_of: Vec<String> = survivors.iter().map(|rank| running.await_fact(*rank, "role")).collect();
     let computing = survivors[role_of.iter().position(|role| role == "compute").expect("a role of one")];
@@ -59,7 +59,7 @@ fn die(victim: u32, page: &str, transport: TransportKind) {
             assert_eq!(last_words(&report, rank), victim, "{report}");
         }
     }
-    check_nothing_left(&names);
+    check_nothing_left(&listeners);
 }
 
 /// One line names the page and the dead rank: which that is.
@@ -72,15 +72,15 @@ fn last_words(report: &Report, rank: usize) -> u32 {
     dead.and_then(|(dead, _)| dead.parse().ok()).unwrap_or_else(|| panic!("no rank: {report}"))
 }
 
-fn listening_names(running: &Running) -> Vec<Listening> {
+fn listeners(running: &Running) -> Vec<Listener> {
     let of = |rank| ports::of_process(running.pid(rank)).expect("the node runs");
     (0..running.nodes()).flat_map(of).collect()
 }
 
 /// No socket and no shared memory outlives the nodes. (That no process does, the launcher has seen to: it reaped all.)
-fn check_nothing_left(names: &[Listening]) {
-    for name in names {
-        assert!(name.call().is_err(), "somebody still listens at {name:?}");
+fn check_nothing_left(listeners: &[Listener]) {
+    for listener in listeners {
+        assert!(!listener.is_open().expect("/proc can be read"), "{listener:?} is still open");
     }
     let shared = std::fs::read_dir("/dev/shm").into_iter().flatten().flatten();
     let ours: Vec<_> =
@@ -133,10 +133,10 @@ fn strangers_do_not_disturb_the_cluster() {
     for transport in [TransportKind::Tcp, TransportKind::Unix] {
         let mut running = scenario!("steady").nodes(3).transport(transport).start();
         running.await_all_at("working");
-        let names = listening_names(&running);
-        assert!(names.len() >= 3, "every node listens: {names:?}");
-        for name in &names {
-            pester(name);
+        let listeners = listeners(&running);
+        assert!(listeners.len() >= 3, "every node listens: {listeners:?}");
+        for listener in &listeners {
+            pester(&listener.at);
         }
         running.go(0);
         let report = running.finish();

@@ -17,8 +17,8 @@ fn pages_come_while_their_owners_threads_compute_or_sleep() {
         let (quiet, busy) = (nanos("quiet p50"), nanos("busy p50"));
         let most = (quiet * RATIO_MAX).max(WAIT_MAX.as_nanos() as u64);
         assert!(busy <= most, "{busy} ns when the owner {owner}, {quiet} ns when it is quiet: {report}");
-        // All pages came during the spell, and so not at its end.
-        assert!(nanos("reading took") < nanos("spell"), "{report}");
+        // No page came only when the spell was over.
+        assert!(nanos("busy longest") < nanos("spell") / 2, "{report}");
     }
 }
 

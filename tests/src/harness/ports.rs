@@ -16,6 +16,14 @@ pub enum Listening {
     Unix(String),
 }
 
+/// A socket that listens. Its address may be another's once it is closed; its inode is not.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct Listener {
+    /// Where.
+    pub at: Listening,
+    inode: u64,
+}
+
 /// A connection to [`Listening`].
 pub trait Connection: io::Read + io::Write + Send {}
 
@@ -40,28 +48,35 @@ impl Listening {
     }
 }
 
+impl Listener {
+    /// Whether it still listens.
+    ///
+    /// # Errors
+    /// If `/proc` cannot be read.
+    pub fn is_open(&self) -> io::Result<bool> {
+        Ok(all_seen_by(std::process::id())?.contains(self))
+    }
+}
+
 /// Everything that the process `pid` listens on.
 ///
 /// # Errors
 /// If `/proc` cannot be read.
-pub fn of_process(pid: u32) -> io::Result<Vec<Listening>> {
+pub fn of_process(pid: u32) -> io::Result<Vec<Listener>> {
     let sockets = sockets_of(pid)?;
-    let mut found = Vec::new();
-    for line in fs::read_to_string(format!("/proc/{pid}/net/tcp"))?.lines().skip(1) {
-        if let Some((inode, port)) = listening_port(line)
-            && sockets.contains(&inode)
-        {
-            found.push(Listening::Tcp(port));
-        }
-    }
-    for line in fs::read_to_string(format!("/proc/{pid}/net/unix"))?.lines().skip(1) {
-        if let Some((inode, name)) = listening_name(line)
-            && sockets.contains(&inode)
-        {
-            found.push(Listening::Unix(name));
-        }
-    }
-    Ok(found)
+    let all = all_seen_by(pid)?;
+    Ok(all.into_iter().filter(|listener| sockets.contains(&listener.inode)).collect())
+}
+
+/// Everything that anybody listens on in the network of the process `pid`.
+fn all_seen_by(pid: u32) -> io::Result<Vec<Listener>> {
+    let tcp = fs::read_to_string(format!("/proc/{pid}/net/tcp"))?;
+    let unix = fs::read_to_string(format!("/proc/{pid}/net/unix"))?;
+    let ports = tcp.lines().skip(1).filter_map(listening_port);
+    let ports = ports.map(|(inode, port)| Listener { at: Listening::Tcp(port), inode });
+    let names = unix.lines().skip(1).filter_map(listening_name);
+    let names = names.map(|(inode, name)| Listener { at: Listening::Unix(name), inode });
+    Ok(ports.chain(names).collect())
 }
 
 /// The inodes of the sockets that a process has open.
