@@ -184,7 +184,7 @@ pub const CONFIGURATIONS: [Configuration; 23] = [
         threads: &[&[2], &[2], &[3]],
         prologue: &READ_BY_THREE,
         races: &[Race::RacingUpgrades],
-        states: 0,
+        states: 1_936_594,
         long: true,
         ..PLAIN
     },
@@ -193,7 +193,7 @@ pub const CONFIGURATIONS: [Configuration; 23] = [
         what: "1 page, 4 nodes, of which 2 have 2 instructions",
         threads: &[&[2], &[2], &[1], &[1]],
         races: &[Race::HomeFaults],
-        states: 0,
+        states: 3_084_999,
         long: true,
         ..PLAIN
     },
@@ -204,7 +204,7 @@ pub const CONFIGURATIONS: [Configuration; 23] = [
         threads: &[&[2], &[1], &[2]],
         instructions: TWO_PAGES,
         races: &[Race::HomeFaults],
-        states: 0,
+        states: 2_766_267,
         long: true,
         ..PLAIN
     },
@@ -215,7 +215,7 @@ pub const CONFIGURATIONS: [Configuration; 23] = [
         threads: &[&[1], &[2], &[2]],
         instructions: TWO_PAGES,
         races: &[Race::HomeFaults],
-        states: 0,
+        states: 3_643_212,
         long: true,
         ..PLAIN
     },
@@ -226,7 +226,7 @@ pub const CONFIGURATIONS: [Configuration; 23] = [
         network: Network::Fifo,
         hold_back: HoldBack::UntilNeeded,
         races: &[Race::HurryAfterConfirm],
-        states: 0,
+        states: 827_222,
         long: true,
         ..PLAIN
     },
@@ -235,7 +235,7 @@ pub const CONFIGURATIONS: [Configuration; 23] = [
         what: "1 page, 3 nodes, of which 2 have 2 threads",
         threads: &[&[1, 1], &[1, 1], &[1]],
         races: &[Race::TwoThreadsWait],
-        states: 0,
+        states: 858_811,
         long: true,
         ..PLAIN
     },
@@ -246,7 +246,7 @@ pub const CONFIGURATIONS: [Configuration; 23] = [
         threads: &[&[1], &[1], &[2]],
         instructions: STRADDLING,
         races: &[Race::EachHoldsWhatTheOtherWants],
-        states: 0,
+        states: 2_721_099,
         long: true,
         ..PLAIN
     },
@@ -256,7 +256,7 @@ pub const CONFIGURATIONS: [Configuration; 23] = [
         threads: &[&[1], &[2], &[2]],
         hasty: 2,
         races: &[Race::TakenTooSoon],
-        states: 0,
+        states: 3_534_963,
         long: true,
         ..PLAIN
     },
@@ -266,7 +266,7 @@ pub const CONFIGURATIONS: [Configuration; 23] = [
         threads: &[&[2], &[2], &[1]],
         strays: 2,
         races: &[Race::StrayMeetsFault],
-        states: 0,
+        states: 1_418_994,
         long: true,
         ..PLAIN
     },
