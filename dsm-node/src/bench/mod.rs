@@ -49,7 +49,7 @@ enum Measure {
     PingPong,
     /// The first store to a page that is homed here.
     FirstTouch,
-    /// One lock, taken by the two nodes in turns, homed at the other node: a lock call that finds it free.
+    /// A lock call that finds the lock free, at its home on the other node.
     LockHandoff,
     /// A barrier of two nodes.
     Barrier,
