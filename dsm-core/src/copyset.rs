@@ -52,6 +52,18 @@ impl Copyset {
         Copyset { bits: self.bits & !other.bits }
     }
 
+    /// The nodes that are in this set and in `other`.
+    #[must_use]
+    pub fn intersection(self, other: Copyset) -> Copyset {
+        Copyset { bits: self.bits & other.bits }
+    }
+
+    /// This set and all of `other`.
+    #[must_use]
+    pub fn union(self, other: Copyset) -> Copyset {
+        Copyset { bits: self.bits | other.bits }
+    }
+
     /// Whether no node is in the set.
     #[must_use]
     pub fn is_empty(self) -> bool {

@@ -6,7 +6,7 @@
 //! seeded simulator of `dsm-tests`, and model checks.
 //!
 //! Modules, from the ground up: [`ids`], [`limits`] and [`time`] name things; [`geometry`], [`access`] and
-//! [`copyset`] describe the region; [`message`], [`event`] and [`action`] are the machine's whole vocabulary;
+//! [`copyset`] describe the region, [`view`] who shares it; [`message`], [`event`] and [`action`] are the machine's whole vocabulary;
 //! `local` (what this node holds), `home` (the directory for pages homed here), and the services that every home
 //! offers (`locks`, `roots`, `spans`, `barrier`) never call each other: they speak [`Message`], even on one node.
 
@@ -19,6 +19,7 @@ pub mod ids;
 pub mod limits;
 pub mod message;
 pub mod time;
+pub mod view;
 pub mod wire;
 
 mod barrier;
@@ -44,3 +45,4 @@ pub use ids::{
 pub use machine::{Machine, Violation};
 pub use message::{Message, Payload, RootAnswer, SpanOwner, SpanRange, Zone};
 pub use time::Time;
+pub use view::{Host, Member, View};
