@@ -3,8 +3,9 @@
 //! The order carries meaning: *protect*, then read the bytes, then *send*.
 
 use crate::access::Access;
+use crate::copyset::Copyset;
 use crate::event::Timer;
-use crate::ids::{Address, CallId, NodeId, PageId, ViewId};
+use crate::ids::{Address, CallId, NodeId, PageId, RecordId, ViewId};
 use crate::message::{Message, Payload, RootAnswer, SpanRange};
 use crate::time::Time;
 
@@ -70,6 +71,56 @@ pub enum Action {
         /// What.
         message: Message,
     },
+    /// Copy the bytes of a page as they are now, and send a message with them behind it to some peers.
+    SendCopy {
+        /// To whom; never this node itself.
+        to: Copyset,
+        /// Which page.
+        page: PageId,
+        /// Which bytes.
+        source: Source,
+        /// What.
+        message: Message,
+    },
+    /// Copy the frame of a page, which nobody may store to now, aside: it holds the last committed state.
+    KeepTwin {
+        /// The page.
+        page: PageId,
+    },
+    /// The bytes that were set aside are not needed any more.
+    DropTwin {
+        /// The page.
+        page: PageId,
+    },
+    /// A record counts: put the bytes that came with it into the frames of these pages, which are not mapped, and throw
+    /// the bytes of its other pages away.
+    ApplyRecord {
+        /// Whose record.
+        from: NodeId,
+        /// Which.
+        record: RecordId,
+        /// The pages.
+        pages: Vec<PageId>,
+    },
+    /// Throw away what came of records that do not count yet.
+    DropRecords,
+    /// Nobody needs the frame of an unmapped page any more: its memory may be used for something else.
+    Discard {
+        /// The page.
+        page: PageId,
+    },
+    /// Pages have been lost. A thread that touches one must be told, or end; it must never see zeros.
+    Poison {
+        /// The first page.
+        first: PageId,
+        /// How many.
+        pages: u64,
+    },
+    /// All members have recovered from the change of the view: faults are served again.
+    Resumed {
+        /// The view.
+        view: ViewId,
+    },
     /// Feed [`crate::Event::TimerFired`] once `at` has come. A timer of the same name is replaced.
     SetTimer {
         /// Its name.
@@ -111,11 +162,27 @@ pub enum Action {
     },
 }
 
+/// Which bytes of a page.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Source {
+    /// Those in its frame.
+    Frame,
+    /// Those that [`Action::KeepTwin`] had set aside.
+    Twin,
+}
+
 /// The answer to a command.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Reply {
     /// The lock is the caller's.
-    Locked,
+    Locked {
+        /// Who held it last, if that node died with it.
+        recovered: Option<NodeId>,
+    },
+    /// What was written is replicated.
+    Synced,
+    /// The root's address is known.
+    RootPublished,
     /// The lock is not the caller's; `holder` has it.
     LockDenied {
         /// Who holds it.

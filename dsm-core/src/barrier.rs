@@ -17,8 +17,9 @@ pub(crate) struct Barrier {
 }
 
 impl Barrier {
-    pub fn new(members: Copyset, view: ViewId) -> Barrier {
-        Barrier { members, view, generation: 0, arrived: Copyset::EMPTY, left: Copyset::EMPTY }
+    /// The counts in a view whose members have passed `generation` barriers.
+    pub fn new(members: Copyset, view: ViewId, generation: u64) -> Barrier {
+        Barrier { members, view, generation, arrived: Copyset::EMPTY, left: Copyset::EMPTY }
     }
 
     /// A node reached the barrier.

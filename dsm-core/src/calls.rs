@@ -4,8 +4,9 @@
 use crate::action::{Action, Cause, Reply};
 use crate::copyset::Copyset;
 use crate::event::Command;
-use crate::ids::{CallId, LockId, NodeId, Ticket, ViewId};
+use crate::ids::{CallId, LockId, NodeId, PageId, Ticket, ViewId};
 use crate::message::{Message, RootAnswer, SpanOwner, SpanRange, Zone};
+use crate::notes::Notes;
 use crate::outbox::Outbox;
 use crate::placement::Placement;
 use std::collections::BTreeMap;
@@ -16,6 +17,12 @@ pub(crate) struct Calls {
     me: NodeId,
     placement: Placement,
     waiting: BTreeMap<CallId, Call>,
+    /// The locks that threads of this node hold, by the call that acquired each.
+    held: BTreeMap<LockId, CallId>,
+    /// The roots that threads of this node are creating, and their layouts.
+    creating: BTreeMap<String, u64>,
+    /// What this node knows of the spans and roots of others' homes.
+    notes: Notes,
     generation: u64,
     /// The first peer that was lost: no call completes any more but with its name.
     lost: Option<NodeId>,
@@ -23,12 +30,12 @@ pub(crate) struct Calls {
 
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 enum Call {
-    Lock(LockId),
+    Lock { lock: LockId, wait: bool },
     Barrier,
     Leave,
-    Root,
+    Root { name: String, layout: u64 },
     Lease(Lease),
-    Find,
+    Find { page: PageId },
 }
 
 /// A lease that goes from home to home until one has room.
@@ -47,38 +54,42 @@ struct Lease {
 
 impl Calls {
     pub fn new(me: NodeId, placement: Placement) -> Calls {
-        Calls { me, placement, waiting: BTreeMap::new(), generation: 0, lost: None }
+        Calls {
+            me,
+            placement,
+            waiting: BTreeMap::new(),
+            held: BTreeMap::new(),
+            creating: BTreeMap::new(),
+            notes: Notes::default(),
+            generation: 0,
+            lost: None,
+        }
     }
 
     /// A thread of this node asks for something.
     pub fn command(&mut self, id: CallId, command: Command, out: &mut Outbox<'_>) {
-        let ticket = Ticket { node: self.me, call: id };
         match command {
             Command::Lock { lock, wait } => {
-                let request = Message::LockRequest { lock, ticket, wait };
-                self.ask(id, Call::Lock(lock), self.home_of_lock(lock), request, out);
+                self.ask(id, Call::Lock { lock, wait }, out);
             }
             Command::Barrier if self.is_in(&Call::Barrier) => {
                 out.act(Action::Complete { call: id, reply: Reply::Busy });
             }
             Command::Barrier => {
-                let arrive = Message::BarrierArrive { generation: self.generation };
-                self.ask(id, Call::Barrier, NodeId::COORDINATOR, arrive, out);
+                self.ask(id, Call::Barrier, out);
             }
             Command::Leave if self.is_in(&Call::Leave) => {
                 out.act(Action::Complete { call: id, reply: Reply::Busy });
             }
             Command::Leave => {
-                self.ask(id, Call::Leave, NodeId::COORDINATOR, Message::LeaveArrive, out);
+                self.ask(id, Call::Leave, out);
             }
             Command::RootClaim { name, layout } => {
-                let home = self.placement.home_of_name(&name);
-                self.ask(id, Call::Root, home, Message::RootClaim { name, layout, ticket }, out);
+                self.ask(id, Call::Root { name, layout }, out);
             }
             Command::SpanLease { pages, owner } => self.lease(id, pages, owner, out),
             Command::SpanFind { page } => {
-                let home = self.placement.granter_of(page);
-                self.ask(id, Call::Find, home, Message::SpanFind { page, ticket }, out);
+                self.ask(id, Call::Find { page }, out);
             }
             Command::LockWithdraw { .. }
             | Command::Unlock { .. }
@@ -86,26 +97,33 @@ impl Calls {
             | Command::RootAbandon { .. }
             | Command::SpanReturn { .. }
             | Command::Free { .. } => self.tell(command, out),
+            // These are between this node's threads and its own commits.
+            Command::Cover { .. } | Command::Sync => {}
         }
     }
 
     /// The commands that nobody waits for.
-    fn tell(&self, command: Command, out: &mut Outbox<'_>) {
+    fn tell(&mut self, command: Command, out: &mut Outbox<'_>) {
         let ticket = |call| Ticket { node: self.me, call };
         let (to, message) = match command {
             Command::LockWithdraw { lock, waiting } => {
                 (self.home_of_lock(lock), Message::LockWithdraw { lock, ticket: ticket(waiting) })
             }
             Command::Unlock { lock, acquired } => {
+                self.held.remove(&lock);
                 (self.home_of_lock(lock), Message::LockRelease { lock, ticket: ticket(acquired) })
             }
             Command::RootPublish { name, address } => {
+                let layout = self.creating.remove(&name).unwrap_or_default();
+                self.notes.root(name.clone(), layout, address);
                 (self.placement.home_of_name(&name), Message::RootPublish { name, address })
             }
             Command::RootAbandon { name } => {
+                self.creating.remove(&name);
                 (self.placement.home_of_name(&name), Message::RootAbandon { name })
             }
             Command::SpanReturn { first } => {
+                self.notes.span_returned(first);
                 (self.placement.granter_of(first), Message::SpanReturn { first })
             }
             Command::Free { address } => {
@@ -117,14 +135,24 @@ impl Calls {
             | Command::Leave
             | Command::RootClaim { .. }
             | Command::SpanLease { .. }
-            | Command::SpanFind { .. } => unreachable!("a command that is waited for"),
+            | Command::SpanFind { .. }
+            | Command::Cover { .. }
+            | Command::Sync => unreachable!("a command that is waited for, or that nobody is told of"),
         };
         out.send(to, message);
     }
 
     /// The lock is the call's.
-    pub fn lock_granted(&mut self, lock: LockId, ticket: Ticket, out: &mut Outbox<'_>) -> Result<(), Cause> {
-        self.answer(ticket, |call| *call == Call::Lock(lock), Reply::Locked, out)
+    pub fn lock_granted(
+        &mut self,
+        lock: LockId,
+        ticket: Ticket,
+        recovered: Option<NodeId>,
+        out: &mut Outbox<'_>,
+    ) -> Result<(), Cause> {
+        self.answer(ticket, |call| call.is_for(lock), Reply::Locked { recovered }, out)?;
+        self.held.insert(lock, ticket.call);
+        Ok(())
     }
 
     /// The lock is not the call's.
@@ -135,7 +163,7 @@ impl Calls {
         holder: NodeId,
         out: &mut Outbox<'_>,
     ) -> Result<(), Cause> {
-        self.answer(ticket, |call| *call == Call::Lock(lock), Reply::LockDenied { holder }, out)
+        self.answer(ticket, |call| call.is_for(lock), Reply::LockDenied { holder }, out)
     }
 
     /// All members have arrived.
@@ -172,7 +200,20 @@ impl Calls {
         answer: RootAnswer,
         out: &mut Outbox<'_>,
     ) -> Result<(), Cause> {
-        self.answer(ticket, |call| *call == Call::Root, Reply::Root(answer), out)
+        let claim = match self.waiting.get(&ticket.call) {
+            Some(Call::Root { name, layout }) if ticket.node == self.me => Some((name.clone(), *layout)),
+            Some(_) | None => None,
+        };
+        self.answer(ticket, |call| matches!(call, Call::Root { .. }), Reply::Root(answer), out)?;
+        let Some((name, layout)) = claim else { return Ok(()) };
+        match answer {
+            RootAnswer::Create => {
+                self.creating.insert(name, layout);
+            }
+            RootAnswer::Found(address) => self.notes.root(name, layout, address),
+            RootAnswer::OtherLayout(_) => {}
+        }
+        Ok(())
     }
 
     /// A home leased a span.
@@ -182,7 +223,9 @@ impl Calls {
         span: SpanRange,
         out: &mut Outbox<'_>,
     ) -> Result<(), Cause> {
-        self.answer(ticket, |call| matches!(call, Call::Lease(_)), Reply::Span(span), out)
+        self.answer(ticket, |call| matches!(call, Call::Lease(_)), Reply::Span(span), out)?;
+        self.notes.span(span);
+        Ok(())
     }
 
     /// Where a page's span is.
@@ -192,7 +235,7 @@ impl Calls {
         span: Option<SpanRange>,
         out: &mut Outbox<'_>,
     ) -> Result<(), Cause> {
-        self.answer(ticket, |call| *call == Call::Find, Reply::SpanFound(span), out)
+        self.answer(ticket, |call| matches!(call, Call::Find { .. }), Reply::SpanFound(span), out)
     }
 
     /// A home had no room: the next is asked, the coordinator for the large zone last.
@@ -216,11 +259,58 @@ impl Calls {
         lease.free = lease.free.saturating_add(free);
         lease.largest = lease.largest.max(largest);
         let (free, largest) = (lease.free, lease.largest);
-        match lease.next() {
+        let coordinator = self.placement.coordinator;
+        match lease.next(coordinator) {
             Some(message) => out.send(lease.asked, message(ticket)),
             None => self.complete(ticket.call, Reply::SpanDenied { free, largest }, out),
         }
         Ok(())
+    }
+
+    /// What this node knows of the spans and roots of others' homes.
+    pub fn notes(&mut self) -> &mut Notes {
+        &mut self.notes
+    }
+
+    /// The locks that threads of this node hold.
+    pub fn held(&self) -> impl Iterator<Item = (LockId, CallId)> + '_ {
+        self.held.iter().map(|(&lock, &call)| (lock, call))
+    }
+
+    /// The roots that threads of this node are creating, and their layouts.
+    pub fn creating(&self) -> impl Iterator<Item = (&String, u64)> + '_ {
+        self.creating.iter().map(|(name, &layout)| (name, layout))
+    }
+
+    /// How many barriers this node has passed.
+    pub fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    /// Another view: what was asked and not answered is to be asked anew.
+    pub fn install(&mut self, placement: Placement) {
+        self.placement = placement;
+        for call in self.waiting.values_mut() {
+            if let Call::Lease(lease) = call {
+                lease.untried = lease.untried.intersection(placement.members);
+                if lease.zone == Zone::Large {
+                    lease.asked = placement.coordinator;
+                } else if !placement.members.contains(lease.asked) {
+                    lease.asked = self.me;
+                }
+            }
+        }
+    }
+
+    /// All members have recovered, and one of them has passed `passed` barriers: what waits is asked anew.
+    pub fn resume(&mut self, passed: u64, view: ViewId, out: &mut Outbox<'_>) {
+        if let Some(call) = self.find(&Call::Barrier).filter(|_| self.generation < passed) {
+            self.generation = passed;
+            self.complete(call, Reply::BarrierPassed { view }, out);
+        }
+        for (id, call) in &self.waiting {
+            self.say(*id, call, out);
+        }
     }
 
     /// A peer is gone: no call of this node can be trusted to complete.
@@ -240,20 +330,46 @@ impl Calls {
         let zone = if pages <= self.placement.geometry.segment_pages() { Zone::Small } else { Zone::Large };
         let (asked, untried) = match zone {
             Zone::Small => (self.me, self.placement.members.without(self.me)),
-            Zone::Large => (NodeId::COORDINATOR, Copyset::EMPTY),
+            Zone::Large => (self.placement.coordinator, Copyset::EMPTY),
         };
         let lease = Lease { pages, owner, untried, asked, zone, free: 0, largest: 0 };
-        let ticket = Ticket { node: self.me, call: id };
-        self.ask(id, Call::Lease(lease), asked, Message::SpanLease { pages, zone, owner, ticket }, out);
+        self.ask(id, Call::Lease(lease), out);
     }
 
-    fn ask(&mut self, id: CallId, call: Call, to: NodeId, message: Message, out: &mut Outbox<'_>) {
+    fn ask(&mut self, id: CallId, call: Call, out: &mut Outbox<'_>) {
         if let Some(node) = self.lost {
             out.act(Action::Complete { call: id, reply: Reply::PeerLost { node } });
             return;
         }
+        self.say(id, &call, out);
         let before = self.waiting.insert(id, call);
         assert!(before.is_none(), "the driver used {id:?} twice");
+    }
+
+    /// Says to whom it concerns what a call asks for.
+    fn say(&self, id: CallId, call: &Call, out: &mut Outbox<'_>) {
+        let ticket = Ticket { node: self.me, call: id };
+        let (to, message) = match call {
+            Call::Lock { lock, wait } => {
+                let (lock, wait) = (*lock, *wait);
+                (self.home_of_lock(lock), Message::LockRequest { lock, ticket, wait })
+            }
+            Call::Barrier => {
+                (self.placement.coordinator, Message::BarrierArrive { generation: self.generation })
+            }
+            Call::Leave => (self.placement.coordinator, Message::LeaveArrive),
+            Call::Root { name, layout } => {
+                let (name, layout) = (name.clone(), *layout);
+                (self.placement.home_of_name(&name), Message::RootClaim { name, layout, ticket })
+            }
+            Call::Lease(Lease { pages, owner, asked, zone, .. }) => {
+                let (pages, zone, owner) = (*pages, *zone, *owner);
+                (*asked, Message::SpanLease { pages, zone, owner, ticket })
+            }
+            Call::Find { page } => {
+                (self.placement.granter_of(*page), Message::SpanFind { page: *page, ticket })
+            }
+        };
         out.send(to, message);
     }
 
@@ -289,13 +405,22 @@ impl Calls {
 
     /// The driver takes locks only from domains, which lie in the region.
     fn home_of_lock(&self, lock: LockId) -> NodeId {
-        self.placement.home_of_lock(lock).unwrap_or(NodeId::COORDINATOR)
+        self.placement.home_of_lock(lock).unwrap_or(self.placement.coordinator)
+    }
+}
+
+impl Call {
+    fn is_for(&self, wanted: LockId) -> bool {
+        match self {
+            Call::Lock { lock, wait: _ } => *lock == wanted,
+            Call::Barrier | Call::Leave | Call::Root { .. } | Call::Lease(_) | Call::Find { .. } => false,
+        }
     }
 }
 
 impl Lease {
     /// Turns to the next home; says what to ask of it.
-    fn next(&mut self) -> Option<impl FnOnce(Ticket) -> Message + use<>> {
+    fn next(&mut self, coordinator: NodeId) -> Option<impl FnOnce(Ticket) -> Message + use<>> {
         match (self.zone, self.untried.iter().next()) {
             (Zone::Small, Some(home)) => {
                 self.untried = self.untried.without(home);
@@ -303,7 +428,7 @@ impl Lease {
             }
             (Zone::Small, None) => {
                 self.zone = Zone::Large;
-                self.asked = NodeId::COORDINATOR;
+                self.asked = coordinator;
             }
             (Zone::Large, _) => return None,
         }

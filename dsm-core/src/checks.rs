@@ -6,18 +6,20 @@ use crate::action::Cause;
 use crate::copyset::Copyset;
 use crate::ids::{Address, LockId, NodeId, PageId};
 use crate::limits;
-use crate::message::{Message, Payload, RootAnswer, SpanOwner, SpanRange, Zone};
+use crate::message::{Custody, Message, Payload, RootAnswer, SpanOwner, SpanRange, Zone};
 use crate::placement::Placement;
+use crate::view::View;
 
 /// The view of one node on who may say what.
 #[derive(Clone, Copy)]
-pub(crate) struct Checks {
+pub(crate) struct Checks<'a> {
     pub me: NodeId,
     pub from: NodeId,
     pub placement: Placement,
+    pub view: &'a View,
 }
 
-impl Checks {
+impl Checks<'_> {
     /// Whether `message` may come from this sender to this node.
     pub fn check(&self, message: &Message) -> Result<(), Cause> {
         match message {
@@ -30,10 +32,14 @@ impl Checks {
             Message::Invalidate { page, transaction } => {
                 self.sent_by_home(*page).and(self.member(transaction.node))
             }
-            Message::Ack { page, transaction } => self.page(*page).and(self.is_mine(transaction.node)),
-            Message::Grant { page, transaction, access: _, payload, awaiting, contended: _ } => {
-                self.is_mine(transaction.node).and(self.members(*awaiting)).and(self.grants(*page, *payload))
+            Message::Ack { page, transaction, custody } => {
+                self.page(*page).and(self.is_mine(transaction.node)).and(self.custody(*custody))
             }
+            Message::Grant { page, transaction, access: _, payload, awaiting, contended: _, custody } => self
+                .is_mine(transaction.node)
+                .and(self.members(*awaiting))
+                .and(self.grants(*page, *payload))
+                .and(self.custody(*custody)),
             Message::Hurry { page, transaction } => {
                 self.sent_by_home(*page).and(self.is_mine(transaction.node))
             }
@@ -45,14 +51,14 @@ impl Checks {
             | Message::LockRelease { lock, ticket } => {
                 self.is_lock_home(self.me, *lock).and(self.speaks_for(ticket.node))
             }
-            Message::LockGrant { lock, ticket } => {
+            Message::LockGrant { lock, ticket, recovered: _ } => {
                 self.is_lock_home(self.from, *lock).and(self.is_mine(ticket.node))
             }
             Message::LockDenied { lock, ticket, holder } => {
                 self.is_lock_home(self.from, *lock).and(self.is_mine(ticket.node)).and(self.member(*holder))
             }
-            Message::BarrierArrive { generation: _ } | Message::LeaveArrive => coordinates(self.me),
-            Message::BarrierComplete { .. } | Message::LeaveComplete => coordinates(self.from),
+            Message::BarrierArrive { generation: _ } | Message::LeaveArrive => self.coordinates(self.me),
+            Message::BarrierComplete { .. } | Message::LeaveComplete => self.coordinates(self.from),
             Message::RootClaim { name, layout: _, ticket } => {
                 self.named_here(name).and(self.speaks_for(ticket.node))
             }
@@ -71,7 +77,73 @@ impl Checks {
             Message::SpanReturn { first } => self.granted_here(*first),
             Message::SpanFind { page, ticket } => self.granted_here(*page).and(self.speaks_for(ticket.node)),
             Message::Free { address } => self.address(*address),
+            Message::RecordPage { .. }
+            | Message::RecordEnd { .. }
+            | Message::RecordAck { .. }
+            | Message::Release { .. }
+            | Message::NoteSpan { .. }
+            | Message::NoteSpanReturned { .. }
+            | Message::NoteRoot { .. } => self.check_commit(message),
+            Message::ReportPages { .. }
+            | Message::ReportLocks { .. }
+            | Message::ReportSpans { .. }
+            | Message::ReportRoot { .. }
+            | Message::ReportEnd { .. }
+            | Message::Ready
+            | Message::Replicated => self.check_report(message),
         }
+    }
+
+    /// Commits go from a node to its buddies.
+    fn check_commit(&self, message: &Message) -> Result<(), Cause> {
+        match message {
+            Message::RecordPage { record: _, page } => {
+                self.page(*page).and(self.keeps_for(self.me, self.from))
+            }
+            Message::RecordEnd { .. } => self.keeps_for(self.me, self.from),
+            Message::RecordAck { .. } => self.keeps_for(self.from, self.me),
+            Message::Release { page, before: _ } => self.page(*page),
+            Message::NoteSpan { span } => self.span(*span).and(self.keeps_for(self.me, self.from)),
+            Message::NoteSpanReturned { first } => self.page(*first).and(self.keeps_for(self.me, self.from)),
+            Message::NoteRoot { name, layout: _, address } => {
+                self.name(name).and(self.address(*address)).and(self.keeps_for(self.me, self.from))
+            }
+            other => unreachable!("{other:?} is no part of a commit"),
+        }
+    }
+
+    /// Reports go from every member to every member.
+    fn check_report(&self, message: &Message) -> Result<(), Cause> {
+        match message {
+            Message::ReportPages { runs } => runs.iter().try_for_each(|run| {
+                let end = run.first.0.checked_add(run.pages);
+                require(end.is_some_and(|end| end <= self.placement.geometry.pages()), Cause::PageOutside)
+            }),
+            Message::ReportLocks { held } => held.iter().try_for_each(|(lock, _)| self.address(lock.0)),
+            Message::ReportSpans { spans } => spans.iter().try_for_each(|span| self.span(*span)),
+            Message::ReportRoot { name, layout: _, address } => {
+                self.name(name).and(address.map_or(Ok(()), |address| self.address(address)))
+            }
+            Message::ReportEnd { .. } | Message::Ready | Message::Replicated => Ok(()),
+            other => unreachable!("{other:?} is no part of a report"),
+        }
+    }
+
+    /// `buddy` keeps the commits of `node`.
+    fn keeps_for(&self, buddy: NodeId, node: NodeId) -> Result<(), Cause> {
+        require(self.view.buddies_of(node).contains(buddy), Cause::OutOfTurn)
+    }
+
+    fn custody(&self, custody: Option<Custody>) -> Result<(), Cause> {
+        custody.map_or(Ok(()), |custody| self.members(custody.holders))
+    }
+
+    fn name(&self, name: &str) -> Result<(), Cause> {
+        require((1..=limits::NAME_LENGTH_MAX).contains(&name.len()), Cause::BeyondLimit)
+    }
+
+    fn coordinates(&self, node: NodeId) -> Result<(), Cause> {
+        require(node == self.placement.coordinator, Cause::NotHome)
     }
 
     /// The sender may grant the page. An owner sends the bytes, and the receiver does not know who that is.
@@ -107,7 +179,7 @@ impl Checks {
         let most = match zone {
             Zone::Small => self.placement.geometry.segment_pages(),
             Zone::Large => {
-                coordinates(self.me)?;
+                self.coordinates(self.me)?;
                 self.placement.geometry.pages()
             }
         };
@@ -142,7 +214,7 @@ impl Checks {
     }
 
     fn named_here(&self, name: &str) -> Result<(), Cause> {
-        require((1..=limits::NAME_LENGTH_MAX).contains(&name.len()), Cause::BeyondLimit)?;
+        self.name(name)?;
         require(self.placement.home_of_name(name) == self.me, Cause::NotHome)
     }
 
@@ -164,10 +236,6 @@ impl Checks {
     fn member(&self, node: NodeId) -> Result<(), Cause> {
         require(self.placement.members.contains(node), Cause::NotMember)
     }
-}
-
-fn coordinates(node: NodeId) -> Result<(), Cause> {
-    require(node == NodeId::COORDINATOR, Cause::NotHome)
 }
 
 fn require(holds: bool, cause: Cause) -> Result<(), Cause> {

@@ -2,7 +2,8 @@
 
 use crate::access::Want;
 use crate::ids::{Address, CallId, LockId, NodeId, PageId};
-use crate::message::{Message, SpanOwner};
+use crate::message::{Message, SpanOwner, SpanRange};
+use crate::view::View;
 
 /// A fact, for [`crate::Machine::handle`].
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
@@ -39,7 +40,10 @@ pub enum Event {
         /// What is asked.
         command: Command,
     },
-    /// A peer is gone for good: nothing more will come from it, and nothing that is sent will reach it.
+    /// The members have agreed on another view. Messages of earlier views do not come any more, and those of later ones
+    /// not before that view is installed.
+    ViewInstalled(View),
+    /// A peer is gone for good, and there is no membership to agree on a view without it: nothing more will come from it, and nothing that is sent will reach it.
     PeerLost {
         /// Which.
         node: NodeId,
@@ -78,13 +82,23 @@ pub enum Command {
         /// The waiting call.
         waiting: CallId,
     },
-    /// Release a lock. No answer.
+    /// The domain of a held lock has these spans besides its first page: they are not committed before its section
+    /// ends. No answer.
+    Cover {
+        /// The lock.
+        lock: LockId,
+        /// The spans.
+        spans: Vec<SpanRange>,
+    },
+    /// Release a lock, once what was written is replicated. No answer.
     Unlock {
         /// The lock.
         lock: LockId,
         /// The call that acquired it.
         acquired: CallId,
     },
+    /// Wait until what was written outside open sections is replicated. Answer: `Synced`.
+    Sync,
     /// Wait for all members. Answer: `BarrierPassed`, or `Busy` if another thread of this node is in it.
     Barrier,
     /// Wait until every member's program is done. Answer: `Left`.

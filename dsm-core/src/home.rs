@@ -94,6 +94,16 @@ impl Home {
         Ok(())
     }
 
+    /// Another view: the directory is told anew.
+    pub fn clear(&mut self) {
+        self.entries.clear();
+    }
+
+    /// A member owns `page`, and others have copies.
+    pub fn restore(&mut self, page: PageId, owner: NodeId, readers: Copyset) {
+        self.entries.insert(page, Entry { owner: Some(owner), readers, ..Entry::default() });
+    }
+
     /// A peer is gone. What it owned is lost, its read copies need no invalidation, and its faults end.
     pub fn peer_lost(&mut self, node: NodeId, gone: Copyset, out: &mut Outbox<'_>) {
         for (&page, entry) in &mut self.entries {
@@ -221,6 +231,7 @@ impl Entry {
                     payload: Payload::Zero,
                     awaiting,
                     contended,
+                    custody: None,
                 };
                 out.send(transaction.node, grant);
             }
@@ -250,8 +261,9 @@ impl Entry {
                 awaiting =
                     owner.filter(|owner| *owner != asker).map_or(awaiting, |owner| awaiting.with(owner));
                 let payload = if holds { Payload::Held } else { Payload::Zero };
+                let (access, custody) = (Access::Write, None);
                 let grant =
-                    Message::Grant { page, transaction, access: Access::Write, payload, awaiting, contended };
+                    Message::Grant { page, transaction, access, payload, awaiting, contended, custody };
                 out.send(asker, grant);
             }
         }

@@ -55,6 +55,31 @@ impl fmt::Display for ViewId {
     }
 }
 
+/// Which committed state of a page. Later commits of a page, by whatever node, have greater versions: numbers are taken
+/// when a record's pages are protected, above every version that the node has seen, and never again.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+pub struct Version {
+    /// The membership in which it was committed.
+    pub view: ViewId,
+    /// The number of the record that it was in.
+    pub record: RecordId,
+}
+
+/// A record of a node: all pages that it commits at one instant. Numbered in the order in which they count.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default, Serialize, Deserialize)]
+pub struct RecordId(pub u64);
+
+impl RecordId {
+    /// Before the first record.
+    pub const NONE: RecordId = RecordId(0);
+}
+
+impl fmt::Display for RecordId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "record {}", self.0)
+    }
+}
+
 /// A page of the region, counted from the region's base: the unit of coherence.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
 pub struct PageId(pub u64);

@@ -25,24 +25,28 @@ pub mod wire;
 mod barrier;
 mod calls;
 mod checks;
+mod commit;
 mod home;
 mod local;
 mod locks;
 mod machine;
+mod notes;
 mod outbox;
 mod placement;
+mod recovery;
 mod roots;
 mod spans;
 
 pub use access::{Access, Want};
-pub use action::{Action, Actions, Cause, Reply};
+pub use action::{Action, Actions, Cause, Reply, Source};
 pub use copyset::Copyset;
 pub use event::{Command, Event, Progress, Timer};
 pub use geometry::{Geometry, GeometryError};
 pub use ids::{
-    Address, CallId, Incarnation, LockId, NodeId, PageId, SegmentId, Ticket, TransactionId, ViewId,
+    Address, CallId, Incarnation, LockId, NodeId, PageId, RecordId, SegmentId, Ticket, TransactionId,
+    Version, ViewId,
 };
 pub use machine::{Machine, Violation};
-pub use message::{Message, Payload, RootAnswer, SpanOwner, SpanRange, Zone};
+pub use message::{Custody, Holding, Message, PageRun, Payload, RootAnswer, SpanOwner, SpanRange, Zone};
 pub use time::Time;
 pub use view::{Host, Member, View};

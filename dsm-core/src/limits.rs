@@ -62,6 +62,19 @@ pub const MIGRATORY_GRANTS: u8 = 16;
 /// walks through pages sends and receives one message less per fault.
 pub const HOLD_BACK_MAX: Duration = Duration::from_micros(200);
 
+/// So many dirty pages are committed though nobody waits for them: the record that a fault then waits for stays small.
+/// A mebibyte of the smallest pages takes a millisecond or so on its way.
+pub const WRITE_BEHIND_PAGES: usize = 256;
+
+/// Pages in one record: what a section may write before it ends. A buddy sets a record aside until it is whole.
+pub const RECORD_PAGES_MAX: usize = 1 << 16;
+
+/// Runs of pages in one message of a report: they fit into a control message however large their numbers are.
+pub const REPORT_RUNS_MAX: usize = 16;
+
+/// Locks or spans in one message of a report, as above.
+pub const REPORT_ITEMS_MAX: usize = 16;
+
 /// How soon a page whose instruction had not retired is looked at again.
 pub const RESIDENCY_POLL: Duration = Duration::from_micros(20);
 

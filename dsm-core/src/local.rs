@@ -15,12 +15,15 @@
 //! ever without one instruction done.
 
 use crate::access::{Access, Want};
+mod replicate;
+
 use crate::action::{Action, Cause};
+use crate::commit::Commits;
 use crate::copyset::Copyset;
 use crate::event::{Progress, Timer};
 use crate::ids::{NodeId, PageId, TransactionId};
 use crate::limits;
-use crate::message::{Message, Payload};
+use crate::message::{Custody, Message, Payload};
 use crate::outbox::Outbox;
 use crate::time::Time;
 use core::time::Duration;
@@ -32,15 +35,37 @@ pub(crate) struct Local {
     me: NodeId,
     pages: BTreeMap<PageId, Page>,
     transactions: u64,
+    commits: Commits,
 }
 
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 struct Page {
     access: Access,
+    ownership: Ownership,
     pending: Option<Pending>,
-    revocation: Option<Revocation>,
+    revocation: Option<(Revocation, Stage)>,
     /// When the access was granted, until the instruction that asked for it is known to have retired.
     installed: Option<Time>,
+}
+
+/// Whether this node holds the authoritative copy of a page.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+enum Ownership {
+    /// Another node does, or nobody.
+    Elsewhere,
+    /// This one does, and no other has a copy.
+    Sole,
+    /// This one does, and others have read copies.
+    Shared,
+}
+
+/// What a revocation waits for.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+enum Stage {
+    /// For the instruction to retire for which the page came.
+    Residency,
+    /// For the page, which nobody stores to meanwhile, to be replicated.
+    Replication,
 }
 
 /// A fault that is under way.
@@ -50,6 +75,8 @@ struct Pending {
     want: Want,
     grant: Option<Granted>,
     acked: Copyset,
+    /// What came along with ownership.
+    custody: Option<Custody>,
     /// Whether others wait for the page to be confirmed.
     contended: bool,
 }
@@ -86,15 +113,22 @@ pub(crate) struct Grant {
     pub payload: Payload,
     pub awaiting: Copyset,
     pub contended: bool,
+    pub custody: Option<Custody>,
 }
 
 impl Page {
-    const UNTOUCHED: Page = Page { access: Access::None, pending: None, revocation: None, installed: None };
+    const UNTOUCHED: Page = Page {
+        access: Access::None,
+        ownership: Ownership::Elsewhere,
+        pending: None,
+        revocation: None,
+        installed: None,
+    };
 }
 
 impl Local {
-    pub fn new(me: NodeId) -> Local {
-        Local { me, pages: BTreeMap::new(), transactions: 0 }
+    pub fn new(me: NodeId, commits: Commits) -> Local {
+        Local { me, pages: BTreeMap::new(), transactions: 0, commits }
     }
 
     /// What this node may do with `page`.
@@ -131,7 +165,7 @@ impl Local {
     }
 
     /// A thread of this node faulted.
-    pub fn fault(&mut self, page: PageId, want: Want, home: NodeId, out: &mut Outbox<'_>) {
+    pub fn fault(&mut self, now: Time, page: PageId, want: Want, home: NodeId, out: &mut Outbox<'_>) {
         let state = self.pages.entry(page).or_insert(Page::UNTOUCHED);
         if state.access >= want.access() {
             out.act(Action::Refresh { page, access: state.access });
@@ -141,10 +175,20 @@ impl Local {
             // The thread is woken by the grant that is under way. If that allows too little, it faults again.
             return;
         }
+        if self.resolve_as_owner(now, page, want, out) {
+            return;
+        }
+        let state = self.pages.entry(page).or_insert(Page::UNTOUCHED);
         self.transactions += 1;
         let transaction = TransactionId { node: self.me, number: self.transactions };
-        state.pending =
-            Some(Pending { transaction, want, grant: None, acked: Copyset::EMPTY, contended: false });
+        state.pending = Some(Pending {
+            transaction,
+            want,
+            grant: None,
+            acked: Copyset::EMPTY,
+            custody: None,
+            contended: false,
+        });
         out.send(home, Message::Request { page, transaction, want });
     }
 
@@ -171,8 +215,9 @@ impl Local {
         // The home may have sent an invalidation to a reader of whose end this node knows already.
         let awaiting = grant.awaiting.minus(gone);
         pending.contended |= grant.contended;
+        pending.custody = pending.custody.or(grant.custody);
         pending.grant = Some(Granted { access: grant.access, payload: grant.payload, awaiting });
-        state.settle(now, page, home, out);
+        self.settle(now, page, home, out);
         Ok(())
     }
 
@@ -182,14 +227,15 @@ impl Local {
         now: Time,
         from: NodeId,
         page: PageId,
-        transaction: TransactionId,
+        (transaction, custody): (TransactionId, Option<Custody>),
         home: NodeId,
         out: &mut Outbox<'_>,
     ) -> Result<(), Cause> {
         let state = self.pages.get_mut(&page).ok_or(Cause::OutOfTurn)?;
         let pending = state.outstanding(transaction)?;
         pending.acked = pending.acked.with(from);
-        state.settle(now, page, home, out);
+        pending.custody = pending.custody.or(custody);
+        self.settle(now, page, home, out);
         Ok(())
     }
 
@@ -201,7 +247,8 @@ impl Local {
         forward: Forward,
         out: &mut Outbox<'_>,
     ) -> Result<(), Cause> {
-        if self.access(page) == Access::None || forward.transaction.node == self.me {
+        let owns = self.pages.get(&page).is_some_and(|state| state.ownership != Ownership::Elsewhere);
+        if !owns || forward.transaction.node == self.me {
             return Err(Cause::OutOfTurn);
         }
         self.revoke(now, page, Revocation::Forward(forward), out);
@@ -216,7 +263,12 @@ impl Local {
         transaction: TransactionId,
         out: &mut Outbox<'_>,
     ) -> Result<(), Cause> {
-        if self.access(page) != Access::Read || transaction.node == self.me {
+        let holds = self.pages.get(&page).is_some_and(|state| match state.ownership {
+            Ownership::Elsewhere => state.access == Access::Read,
+            Ownership::Shared => true,
+            Ownership::Sole => false,
+        });
+        if !holds || transaction.node == self.me {
             return Err(Cause::OutOfTurn);
         }
         self.revoke(now, page, Revocation::Invalidate { transaction }, out);
@@ -242,7 +294,9 @@ impl Local {
     /// The driver looked how far the instruction is for which `page` was installed.
     pub fn probed(&mut self, now: Time, page: PageId, progress: Progress, out: &mut Outbox<'_>) {
         let Some(state) = self.pages.get_mut(&page) else { return };
-        let (Some(_), Some(installed)) = (state.revocation, state.installed) else { return };
+        let (Some((_, Stage::Residency)), Some(installed)) = (state.revocation, state.installed) else {
+            return;
+        };
         let resident = now.since(installed);
         let patience = match progress {
             Progress::Retired => Duration::ZERO,
@@ -263,7 +317,8 @@ impl Local {
 
     /// The pause before the next look is over.
     pub fn residency_over(&mut self, page: PageId, out: &mut Outbox<'_>) {
-        if self.pages.get(&page).is_some_and(|state| state.revocation.is_some()) {
+        let waits = |state: &Page| matches!(state.revocation, Some((_, Stage::Residency)));
+        if self.pages.get(&page).is_some_and(waits) {
             out.act(Action::ProbeResidency { page });
         }
     }
@@ -282,9 +337,9 @@ impl Local {
             let home = home_of(page);
             if let Some(pending) = state.pending.as_mut() {
                 pending.acked = pending.acked.with(node);
-                state.settle(now, page, home, out);
+                self.settle(now, page, home, out);
             }
-            if state.pending.is_some() && home == node {
+            if self.pages.get(&page).is_some_and(|state| state.pending.is_some()) && home == node {
                 out.act(Action::Doom { page, node });
             }
         }
@@ -305,11 +360,21 @@ impl Local {
                     return Err(format!("{page} waits though all that it waits for has come"));
                 }
             }
-            if state.revocation.is_some() && state.access == Access::None {
+            let owned = state.ownership != Ownership::Elsewhere;
+            if state.revocation.is_some() && state.access == Access::None && !owned {
                 return Err(format!("{page} is to be revoked, but is not held"));
             }
-            if state.revocation.is_some() && state.installed.is_none() {
-                return Err(format!("{page}'s revocation waits for nothing"));
+            if state.access == Access::Write && state.ownership != Ownership::Sole {
+                return Err(format!("{page} may be written, but is {:?}", state.ownership));
+            }
+            match state.revocation {
+                Some((_, Stage::Residency)) if state.installed.is_none() => {
+                    return Err(format!("{page}'s revocation waits for nothing"));
+                }
+                Some((_, Stage::Replication)) if state.access == Access::Write => {
+                    return Err(format!("{page} is to be served, and may be written"));
+                }
+                Some(_) | None => {}
             }
         }
         Ok(())
@@ -326,7 +391,7 @@ impl Local {
             self.carry_out_revocation(page, out);
         }
         let Some(state) = self.pages.get_mut(&page) else { return };
-        state.revocation = Some(revocation);
+        state.revocation = Some((revocation, Stage::Residency));
         let takes = match revocation {
             Revocation::Forward(Forward { want: Want::Read, .. }) => state.access == Access::Write,
             Revocation::Forward(Forward { want: Want::Write, .. }) | Revocation::Invalidate { .. } => true,
@@ -339,50 +404,70 @@ impl Local {
         }
     }
 
+    /// The instruction for which the page came has retired, or has waited long enough: nobody stores to the page any
+    /// more, and it goes as soon as what was stored to it is replicated.
     fn carry_out_revocation(&mut self, page: PageId, out: &mut Outbox<'_>) {
         let Some(state) = self.pages.get_mut(&page) else { return };
-        let Some(revocation) = state.revocation.take() else { return };
+        let Some((revocation, _)) = state.revocation.take() else { return };
+        if state.ownership != Ownership::Elsewhere && !self.commits.is_clean(page) {
+            state.reduce(page, Access::Read, out);
+            state.revocation = Some((revocation, Stage::Replication));
+            self.replicate(page, out);
+            return;
+        }
         match revocation {
-            Revocation::Forward(Forward { transaction, want, awaiting, contended }) => {
-                let remains = match want {
-                    Want::Read => Access::Read,
-                    Want::Write => Access::None,
-                };
-                state.reduce(page, remains, out);
-                let payload = Payload::Bytes;
-                let access = want.access();
-                let grant = Message::Grant { page, transaction, access, payload, awaiting, contended };
-                out.send_page(transaction.node, page, grant);
-            }
+            Revocation::Forward(forward) => self.serve(page, forward, out),
             Revocation::Invalidate { transaction } => {
                 state.reduce(page, Access::None, out);
-                out.send(transaction.node, Message::Ack { page, transaction });
+                let gives_up = state.ownership != Ownership::Elsewhere;
+                state.ownership = Ownership::Elsewhere;
+                let custody = if gives_up { self.commits.give_up(page) } else { None };
+                out.send(transaction.node, Message::Ack { page, transaction, custody });
             }
         }
-        if *state == Page::UNTOUCHED {
+        if self.pages.get(&page) == Some(&Page::UNTOUCHED) {
             self.pages.remove(&page);
         }
     }
-}
 
-impl Page {
-    /// The fault under way, if it is the one that `transaction` names.
-    fn outstanding(&mut self, transaction: TransactionId) -> Result<&mut Pending, Cause> {
-        self.pending.as_mut().filter(|pending| pending.transaction == transaction).ok_or(Cause::OutOfTurn)
+    fn serve(&mut self, page: PageId, forward: Forward, out: &mut Outbox<'_>) {
+        let Some(state) = self.pages.get_mut(&page) else { return };
+        let Forward { transaction, want, awaiting, contended } = forward;
+        let custody = match want {
+            Want::Read => {
+                state.reduce(page, Access::Read, out);
+                state.ownership = Ownership::Shared;
+                None
+            }
+            Want::Write => {
+                state.reduce(page, Access::None, out);
+                state.ownership = Ownership::Elsewhere;
+                self.commits.give_up(page)
+            }
+        };
+        let (access, payload) = (want.access(), Payload::Bytes);
+        let grant = Message::Grant { page, transaction, access, payload, awaiting, contended, custody };
+        out.send_page(transaction.node, page, grant);
     }
 
     /// Puts the grant into force once every reader that it names has acked.
     fn settle(&mut self, now: Time, page: PageId, home: NodeId, out: &mut Outbox<'_>) {
-        let Some(pending) = &self.pending else { return };
-        let Some(grant) = &pending.grant else { return };
-        if !grant.awaiting.minus(pending.acked).is_empty() {
+        let Some(state) = self.pages.get_mut(&page) else { return };
+        let Some(pending) = &state.pending else { return };
+        let Some(Granted { access, payload, awaiting }) = pending.grant.clone() else { return };
+        if !awaiting.minus(pending.acked).is_empty() {
             return;
         }
-        let (transaction, contended) = (pending.transaction, pending.contended);
-        self.access = grant.access;
-        self.installed = Some(now);
-        out.act(Action::Install { page, access: grant.access, payload: grant.payload });
-        self.pending = None;
+        let (transaction, contended, custody) = (pending.transaction, pending.contended, pending.custody);
+        state.pending = None;
+        match access {
+            Access::Write => self.allow_stores(now, page, payload, custody, out),
+            Access::Read | Access::None => {
+                state.access = access;
+                state.installed = Some(now);
+                out.act(Action::Install { page, access, payload });
+            }
+        }
         // The home starts no other transaction on this page before it hears this: a later Forward or Invalidate could
         // otherwise overtake the grant.
         let confirm = Message::Confirm { page, transaction };
@@ -391,6 +476,13 @@ impl Page {
         } else {
             out.send_lazily(home, confirm);
         }
+    }
+}
+
+impl Page {
+    /// The fault under way, if it is the one that `transaction` names.
+    fn outstanding(&mut self, transaction: TransactionId) -> Result<&mut Pending, Cause> {
+        self.pending.as_mut().filter(|pending| pending.transaction == transaction).ok_or(Cause::OutOfTurn)
     }
 
     /// Leaves no more than `access`. The access that remains was not granted just now: nothing keeps it resident.

@@ -2,7 +2,8 @@
 //! shared memory; a waiting thread costs one queue entry.
 
 use crate::action::Cause;
-use crate::ids::{LockId, Ticket};
+use crate::copyset::Copyset;
+use crate::ids::{LockId, NodeId, Ticket};
 use crate::limits;
 use crate::message::Message;
 use crate::outbox::Outbox;
@@ -12,6 +13,8 @@ use std::collections::{BTreeMap, VecDeque};
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
 pub(crate) struct Locks {
     held: BTreeMap<LockId, Lock>,
+    /// Locks whose holder died with them, until the next has them.
+    orphaned: BTreeMap<LockId, NodeId>,
 }
 
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
@@ -31,7 +34,8 @@ impl Locks {
     ) -> Result<(), Cause> {
         let Some(state) = self.held.get_mut(&lock) else {
             self.held.insert(lock, Lock { holder: ticket, waiting: VecDeque::new() });
-            out.send(ticket.node, Message::LockGrant { lock, ticket });
+            let recovered = self.orphaned.remove(&lock);
+            out.send(ticket.node, Message::LockGrant { lock, ticket, recovered });
             return Ok(());
         };
         if state.holder == ticket || state.waiting.contains(&ticket) {
@@ -64,13 +68,28 @@ impl Locks {
         match state.waiting.pop_front() {
             Some(next) => {
                 state.holder = next;
-                out.send(next.node, Message::LockGrant { lock, ticket: next });
+                out.send(next.node, Message::LockGrant { lock, ticket: next, recovered: None });
             }
             None => {
                 self.held.remove(&lock);
             }
         }
         Ok(())
+    }
+
+    /// Another view: who holds what is told anew, and who waits asks anew. What is known of the dead stays.
+    pub fn install(&mut self, members: Copyset) {
+        for (lock, state) in core::mem::take(&mut self.held) {
+            if !members.contains(state.holder.node) {
+                self.orphaned.insert(lock, state.holder.node);
+            }
+        }
+    }
+
+    /// A member holds `lock`.
+    pub fn restore(&mut self, lock: LockId, holder: Ticket) {
+        self.orphaned.remove(&lock);
+        self.held.insert(lock, Lock { holder, waiting: VecDeque::new() });
     }
 
     /// Whether no lock is held.

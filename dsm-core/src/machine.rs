@@ -3,23 +3,29 @@
 //! It validates what peers say, and hands each message to the part that it concerns. It decides nothing itself.
 
 use crate::access::Access;
+mod recover;
+
+use crate::access::Want;
 use crate::action::{Action, Actions, Cause};
 use crate::barrier::Barrier;
 use crate::calls::Calls;
 use crate::checks::Checks;
+use crate::commit::Commits;
 use crate::copyset::Copyset;
-use crate::event::{Event, Timer};
+use crate::event::{Command, Event, Timer};
 use crate::geometry::Geometry;
 use crate::home::Home;
-use crate::ids::{Address, NodeId, PageId, ViewId};
+use crate::ids::{Address, CallId, Incarnation, NodeId, PageId, RecordId};
 use crate::local::{Forward, Grant, Local};
 use crate::locks::Locks;
 use crate::message::{Message, Payload, SpanOwner};
 use crate::outbox::Outbox;
 use crate::placement::Placement;
+use crate::recovery::{Phase, Recovery};
 use crate::roots::Roots;
 use crate::spans::Spans;
 use crate::time::Time;
+use crate::view::{Host, View};
 use std::collections::VecDeque;
 
 /// A broken invariant, in words.
@@ -53,30 +59,58 @@ pub struct Machine {
     roots: Roots,
     spans: Spans,
     calls: Calls,
+    recovery: Recovery,
+    /// Whether this node has said that its pages are replicated in this view.
+    announced: bool,
+    /// Commands of which others may learn only once a record is acked, in order.
+    ordered: VecDeque<Ordered>,
     /// Messages to this node itself: empty between events, kept so that no event allocates it.
     to_self: VecDeque<Message>,
 }
 
+/// A command, and the record that must be acked before anybody hears of it.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+struct Ordered {
+    after: RecordId,
+    call: CallId,
+    command: Command,
+}
+
 impl Machine {
-    /// The machine of `me` in a cluster of `members`.
+    /// The machine of `me` in a cluster of `members` that keeps no replicas.
     ///
     /// # Panics
     /// If `me` is not a member.
     #[must_use]
     pub fn new(me: NodeId, members: Copyset, geometry: Geometry) -> Machine {
+        let named = members.iter().map(|node| (node, Incarnation(0), Host(0)));
+        Machine::in_view(me, View::first(named, 0), geometry)
+    }
+
+    /// The machine of `me` in a cluster that starts with `view`.
+    ///
+    /// # Panics
+    /// If `me` is not a member.
+    #[must_use]
+    pub fn in_view(me: NodeId, view: View, geometry: Geometry) -> Machine {
+        let members = view.members();
         assert!(members.contains(me), "{me} is not a member of {members:?}");
-        let placement = Placement { geometry, members };
+        let placement = Placement::new(geometry, members);
+        let commits = Commits::new(me, geometry, view.id(), view.buddies_of(me));
         Machine {
             me,
             placement,
             gone: Copyset::EMPTY,
-            local: Local::new(me),
+            local: Local::new(me, commits),
             home: Home::default(),
             locks: Locks::default(),
-            barrier: Barrier::new(members, ViewId::FIRST),
+            barrier: Barrier::new(members, view.id(), 0),
             roots: Roots::default(),
             spans: Spans::new(me, placement),
             calls: Calls::new(me, placement),
+            recovery: Recovery::new(view),
+            announced: false,
+            ordered: VecDeque::new(),
             to_self: VecDeque::new(),
         }
     }
@@ -97,23 +131,18 @@ impl Machine {
             | Event::TimerFired(_)
             | Event::Probed { .. }
             | Event::Command { .. }
+            | Event::ViewInstalled(_)
             | Event::PeerLost { .. } => None,
         };
         let mut to_self = core::mem::take(&mut self.to_self);
         let mut outbox = Outbox::new(self.me, self.gone, out, &mut to_self);
         match event {
-            Event::Fault { page, want } => {
-                assert!(self.placement.geometry.contains(page), "a fault on {page}, outside the region");
-                let home = self.placement.home_of(page);
-                self.local.fault(page, want, home, &mut outbox);
-                if self.gone.contains(home) && self.local.access(page) < want.access() {
-                    outbox.act(Action::Doom { page, node: home });
-                }
-            }
+            Event::Fault { page, want } => self.fault(now, page, want, &mut outbox),
             Event::Received { from, message } => self.receive_from_peer(now, from, message, &mut outbox),
             Event::TimerFired(Timer::Residency(page)) => self.local.residency_over(page, &mut outbox),
             Event::Probed { page, progress } => self.local.probed(now, page, progress, &mut outbox),
-            Event::Command { call, command } => self.calls.command(call, command, &mut outbox),
+            Event::Command { call, command } => self.command(call, command, &mut outbox),
+            Event::ViewInstalled(view) => self.install(view, &mut outbox),
             Event::PeerLost { node } => {
                 let placement = self.placement;
                 self.local.peer_lost(now, node, |page| placement.home_of(page), &mut outbox);
@@ -141,7 +170,7 @@ impl Machine {
         let Message::Grant { page, transaction, payload: Payload::Bytes, .. } = message else {
             return false;
         };
-        let checks = Checks { me: self.me, from, placement: self.placement };
+        let checks = Checks { me: self.me, from, placement: self.placement, view: &self.recovery.view };
         checks.check(message).is_ok() && self.local.reserves(*page, *transaction)
     }
 
@@ -232,6 +261,42 @@ impl Machine {
         }
     }
 
+    fn fault(&mut self, now: Time, page: PageId, want: Want, out: &mut Outbox<'_>) {
+        assert!(self.placement.geometry.contains(page), "a fault on {page}, outside the region");
+        if self.recovery.phase != Phase::Settled && self.local.access(page) < want.access() {
+            self.recovery.deferred.push(Event::Fault { page, want });
+            return;
+        }
+        let home = self.placement.home_of(page);
+        self.local.fault(now, page, want, home, out);
+        if self.gone.contains(home) && self.local.access(page) < want.access() {
+            out.act(Action::Doom { page, node: home });
+        }
+    }
+
+    fn command(&mut self, call: CallId, command: Command, out: &mut Outbox<'_>) {
+        if self.recovery.phase != Phase::Settled {
+            self.recovery.deferred.push(Event::Command { call, command });
+            return;
+        }
+        match command {
+            Command::Cover { lock, spans } => self.local.commits().open(lock, &spans),
+            Command::Unlock { .. }
+            | Command::Barrier
+            | Command::Leave
+            | Command::RootPublish { .. }
+            | Command::Sync => self.order(call, command, out),
+            Command::Lock { .. }
+            | Command::LockWithdraw { .. }
+            | Command::RootClaim { .. }
+            | Command::RootAbandon { .. }
+            | Command::SpanLease { .. }
+            | Command::SpanReturn { .. }
+            | Command::SpanFind { .. }
+            | Command::Free { .. } => self.calls.command(call, command, out),
+        }
+    }
+
     fn receive_from_peer(&mut self, now: Time, from: NodeId, message: Message, out: &mut Outbox<'_>) {
         let checked = if from == self.me || !self.placement.members.contains(from) {
             Err(Cause::NotMember)
@@ -254,7 +319,11 @@ impl Machine {
         message: Message,
         out: &mut Outbox<'_>,
     ) -> Result<(), Cause> {
-        Checks { me: self.me, from, placement: self.placement }.check(&message)?;
+        Checks { me: self.me, from, placement: self.placement, view: &self.recovery.view }.check(&message)?;
+        if self.is_early(&message) {
+            self.recovery.held.push((from, message));
+            return Ok(());
+        }
         match message {
             Message::Request { page, transaction, want } => {
                 self.home.request(page, transaction, want, self.gone, out)?;
@@ -267,11 +336,12 @@ impl Machine {
             Message::Invalidate { page, transaction } => {
                 self.local.invalidate(now, page, transaction, out)?
             }
-            Message::Ack { page, transaction } => {
-                self.local.ack(now, from, page, transaction, self.placement.home_of(page), out)?;
+            Message::Ack { page, transaction, custody } => {
+                let home = self.placement.home_of(page);
+                self.local.ack(now, from, page, (transaction, custody), home, out)?;
             }
-            Message::Grant { page, transaction, access, payload, awaiting, contended } => {
-                let grant = Grant { transaction, access, payload, awaiting, contended };
+            Message::Grant { page, transaction, access, payload, awaiting, contended, custody } => {
+                let grant = Grant { transaction, access, payload, awaiting, contended, custody };
                 self.local.grant(now, page, &grant, self.placement.home_of(page), self.gone, out)?;
             }
             Message::Hurry { page, transaction } => self.local.hurry(page, transaction, from, out),
@@ -279,7 +349,10 @@ impl Machine {
             Message::LockRequest { lock, ticket, wait } => self.locks.request(lock, ticket, wait, out)?,
             Message::LockWithdraw { lock, ticket } => self.locks.withdraw(lock, ticket, out),
             Message::LockRelease { lock, ticket } => self.locks.release(lock, ticket, out)?,
-            Message::LockGrant { lock, ticket } => self.calls.lock_granted(lock, ticket, out)?,
+            Message::LockGrant { lock, ticket, recovered } => {
+                self.calls.lock_granted(lock, ticket, recovered, out)?;
+                self.local.commits().open(lock, &[]);
+            }
             Message::LockDenied { lock, ticket, holder } => {
                 self.calls.lock_denied(lock, ticket, holder, out)?;
             }
@@ -291,23 +364,115 @@ impl Machine {
             Message::LeaveComplete => self.calls.leave_complete(out)?,
             Message::RootClaim { name, layout, ticket } => self.roots.claim(name, layout, ticket, out),
             Message::RootAnswered { ticket, answer } => self.calls.root_answered(ticket, answer, out)?,
-            Message::RootPublish { name, address } => self.roots.publish(from, &name, address, out)?,
+            Message::RootPublish { name, address } => {
+                let layout = self.roots.publish(from, &name, address, out)?;
+                self.note(|| Message::NoteRoot { name: name.clone(), layout, address }, out);
+            }
             Message::RootAbandon { name } => self.roots.abandon(from, &name, out)?,
             Message::SpanLease { pages, zone, owner, ticket } => {
-                out.send(from, self.spans.lease(pages, zone, owner, ticket));
+                let answer = self.spans.lease(pages, zone, owner, ticket);
+                if let Message::SpanLeased { span, .. } = answer {
+                    self.note(|| Message::NoteSpan { span }, out);
+                }
+                out.send(from, answer);
             }
             Message::SpanLeased { ticket, span } => self.calls.span_leased(ticket, span, out)?,
             Message::SpanDenied { ticket, free, largest } => {
                 self.calls.span_denied(from, ticket, free, largest, out)?;
             }
-            Message::SpanReturn { first } => self.spans.give_back(first)?,
+            Message::SpanReturn { first } => {
+                self.spans.give_back(first)?;
+                self.note(|| Message::NoteSpanReturned { first }, out);
+            }
             Message::SpanFind { page, ticket } => {
                 out.send(from, Message::SpanFound { ticket, span: self.spans.find(page) });
             }
             Message::SpanFound { ticket, span } => self.calls.span_found(ticket, span, out)?,
             Message::Free { address } => self.free(from, address, out)?,
+            // They may overtake each other: whichever comes last makes the record count.
+            Message::RecordPage { record, page } => {
+                self.local.commits().record_page(from, record, page)?;
+                self.local.apply_records(from, out);
+            }
+            Message::RecordEnd { record, previous, pages } => {
+                self.local.commits().record_end(from, record, previous, pages)?;
+                self.local.apply_records(from, out);
+            }
+            Message::RecordAck { record } => {
+                self.local.acked(from, record, out)?;
+                self.say_ordered(out);
+                self.local.thicken(out);
+                self.announce(out);
+            }
+            Message::Release { page, before } => self.local.release(page, before, out),
+            Message::NoteSpan { span } => self.calls.notes().span(span),
+            Message::NoteSpanReturned { first } => self.calls.notes().span_returned(first),
+            Message::NoteRoot { name, layout, address } => self.calls.notes().root(name, layout, address),
+            Message::ReportPages { .. }
+            | Message::ReportLocks { .. }
+            | Message::ReportSpans { .. }
+            | Message::ReportRoot { .. }
+            | Message::ReportEnd { .. } => self.receive_report(from, message, out)?,
+            Message::Ready => self.ready(now, from, out)?,
+            Message::Replicated => self.replicated(from, out)?,
         }
         Ok(())
+    }
+
+    /// Whether `message` is of one that has gone on, while this node still waits to hear that all may.
+    fn is_early(&self, message: &Message) -> bool {
+        let recovers = match message {
+            Message::ReportPages { .. }
+            | Message::ReportLocks { .. }
+            | Message::ReportSpans { .. }
+            | Message::ReportRoot { .. }
+            | Message::ReportEnd { .. }
+            | Message::Ready
+            | Message::RecordPage { .. }
+            | Message::RecordEnd { .. }
+            | Message::NoteSpan { .. }
+            | Message::NoteSpanReturned { .. }
+            | Message::NoteRoot { .. }
+            | Message::Replicated => true,
+            Message::Request { .. }
+            | Message::Forward { .. }
+            | Message::Invalidate { .. }
+            | Message::Ack { .. }
+            | Message::Grant { .. }
+            | Message::Confirm { .. }
+            | Message::Hurry { .. }
+            | Message::Lost { .. }
+            | Message::LockRequest { .. }
+            | Message::LockGrant { .. }
+            | Message::LockDenied { .. }
+            | Message::LockWithdraw { .. }
+            | Message::LockRelease { .. }
+            | Message::BarrierArrive { .. }
+            | Message::BarrierComplete { .. }
+            | Message::LeaveArrive
+            | Message::LeaveComplete
+            | Message::RootClaim { .. }
+            | Message::RootAnswered { .. }
+            | Message::RootPublish { .. }
+            | Message::RootAbandon { .. }
+            | Message::SpanLease { .. }
+            | Message::SpanLeased { .. }
+            | Message::SpanDenied { .. }
+            | Message::SpanReturn { .. }
+            | Message::SpanFind { .. }
+            | Message::SpanFound { .. }
+            | Message::Free { .. }
+            | Message::RecordAck { .. }
+            | Message::Release { .. } => false,
+        };
+        !recovers && self.recovery.phase == Phase::Concluded
+    }
+
+    /// Tells this node's buddies what a successor would have to know.
+    fn note(&self, message: impl Fn() -> Message, out: &mut Outbox<'_>) {
+        for buddy in self.recovery.view.buddies_of(self.me).iter() {
+            out.send(buddy, message());
+        }
     }
 
     /// A block was dropped: on its way to the span's granter, or from there to the lessee.

@@ -14,7 +14,7 @@
 
 use crate::access::{Access, Want};
 use crate::copyset::Copyset;
-use crate::ids::{Address, LockId, NodeId, PageId, Ticket, TransactionId, ViewId};
+use crate::ids::{Address, CallId, LockId, NodeId, PageId, RecordId, Ticket, TransactionId, Version, ViewId};
 use serde::{Deserialize, Serialize};
 
 /// What a grant carries.
@@ -26,6 +26,40 @@ pub enum Payload {
     Zero,
     /// The requester holds a valid read copy: an upgrade moves no data.
     Held,
+}
+
+/// Who holds the last committed state of a page, besides its owner, and which state that is. It goes along with the
+/// page's ownership.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+pub struct Custody {
+    /// The committed state.
+    pub version: Version,
+    /// Nodes that keep it until a later one is replicated.
+    pub holders: Copyset,
+}
+
+/// What a node holds of a run of pages, as it reports it after a change of the view.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+pub struct PageRun {
+    /// The first page.
+    pub first: PageId,
+    /// How many pages.
+    pub pages: u64,
+    /// What is held of each of them.
+    pub holding: Holding,
+}
+
+/// What a node holds of a page.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+pub enum Holding {
+    /// It has been lost.
+    Lost,
+    /// A committed state, kept for others.
+    Kept(Version),
+    /// A read copy; it may be a kept state besides.
+    Copy,
+    /// The page itself.
+    Owned,
 }
 
 /// To whom a span of pages was leased.
@@ -108,6 +142,8 @@ pub enum Message {
         page: PageId,
         /// The transaction for which it was dropped.
         transaction: TransactionId,
+        /// From the owner, whose copy had become one of the read copies: what goes along with ownership.
+        custody: Option<Custody>,
     },
     /// Owner or home → requester: `page` is yours, once all of `awaiting` have acked.
     Grant {
@@ -123,6 +159,8 @@ pub enum Message {
         awaiting: Copyset,
         /// Whether others wait for the page: the confirmation must not be held back.
         contended: bool,
+        /// From an owner that gives the page up, once it is replicated.
+        custody: Option<Custody>,
     },
     /// Requester → home: the grant is in force here; the page is free for the next transaction. While nobody waits for
     /// the page, it may be held back for a moment, to travel with the next message.
@@ -163,6 +201,8 @@ pub enum Message {
         lock: LockId,
         /// The call.
         ticket: Ticket,
+        /// Who held it last, if that node died with it.
+        recovered: Option<NodeId>,
     },
     /// Lock's home → node: the call does not get the lock (not waiting, or withdrawn); `holder` has it.
     LockDenied {
@@ -282,4 +322,87 @@ pub enum Message {
         /// Where the block begins.
         address: Address,
     },
+    /// Owner → buddy: the bytes of one page of a record follow.
+    RecordPage {
+        /// The record.
+        record: RecordId,
+        /// The page.
+        page: PageId,
+    },
+    /// Owner → buddy: the record is whole once `pages` of its pages are there, and counts once `previous` does.
+    RecordEnd {
+        /// The record.
+        record: RecordId,
+        /// The sender's record before it in this view; [`RecordId::NONE`] for the first.
+        previous: RecordId,
+        /// How many pages it has.
+        pages: u32,
+    },
+    /// Buddy → owner: the record, and all before it, are kept here.
+    RecordAck {
+        /// The record.
+        record: RecordId,
+    },
+    /// Owner → custodian: a state of the page later than `before` is replicated; yours need not be kept any longer.
+    Release {
+        /// The page.
+        page: PageId,
+        /// States before this one may go.
+        before: Version,
+    },
+    /// Home → buddy: a span is leased.
+    NoteSpan {
+        /// The span.
+        span: SpanRange,
+    },
+    /// Home → buddy: a span is free again.
+    NoteSpanReturned {
+        /// Its first page.
+        first: PageId,
+    },
+    /// Home → buddy: a root has its address.
+    NoteRoot {
+        /// Its name.
+        name: String,
+        /// Identity of the layout of its type.
+        layout: u64,
+        /// Where it is.
+        address: Address,
+    },
+    /// Member → all, after a change of the view: pages that it holds, by run. Any number of these come before the
+    /// [`Message::ReportEnd`].
+    ReportPages {
+        /// The runs, in ascending order.
+        runs: Vec<PageRun>,
+    },
+    /// Member → all: locks that threads of the sender hold.
+    ReportLocks {
+        /// The locks, and the calls that acquired them.
+        held: Vec<(LockId, CallId)>,
+    },
+    /// Member → all: spans that the sender knows to be leased, from homes that are gone.
+    ReportSpans {
+        /// The spans.
+        spans: Vec<SpanRange>,
+    },
+    /// Member → all: a root that the sender knows, or is creating.
+    ReportRoot {
+        /// Its name.
+        name: String,
+        /// Identity of the layout of its type.
+        layout: u64,
+        /// Where it is, once it is.
+        address: Option<Address>,
+    },
+    /// Member → all: the report is complete.
+    ReportEnd {
+        /// How many barriers the sender has passed.
+        generation: u64,
+        /// The last view of which the sender knows that all of its pages were replicated.
+        replicated: ViewId,
+    },
+    /// Member → all: the sender has all reports and has drawn the conclusions; it goes on once all have.
+    Ready,
+    /// Member → all: all pages that the sender owns are replicated in this view.
+    Replicated,
 }

@@ -5,14 +5,21 @@ use crate::geometry::{Geometry, mix};
 use crate::ids::{Address, LockId, NodeId, PageId, SegmentId};
 use crate::message::Zone;
 
-/// The region's shape and the members over which its homes are spread.
+/// The region's shape, the members over which its homes are spread, and the one of them that runs what there is one of.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub(crate) struct Placement {
     pub geometry: Geometry,
     pub members: Copyset,
+    pub coordinator: NodeId,
 }
 
 impl Placement {
+    /// Over `members`. The one with the lowest rank coordinates.
+    pub fn new(geometry: Geometry, members: Copyset) -> Placement {
+        let coordinator = members.iter().next().unwrap_or(NodeId::COORDINATOR);
+        Placement { geometry, members, coordinator }
+    }
+
     /// The home of `page`.
     pub fn home_of(&self, page: PageId) -> NodeId {
         self.geometry.home_of(page, self.members)
@@ -38,7 +45,7 @@ impl Placement {
     pub fn granter_of(&self, page: PageId) -> NodeId {
         match self.zone_of(page) {
             Zone::Small => self.home_of(page),
-            Zone::Large => NodeId::COORDINATOR,
+            Zone::Large => self.coordinator,
         }
     }
 

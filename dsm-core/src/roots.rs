@@ -43,14 +43,14 @@ impl Roots {
         out.send(ticket.node, Message::RootAnswered { ticket, answer });
     }
 
-    /// The object under `name` stands at `address`.
+    /// The object under `name` stands at `address`. Returns the identity of its type's layout.
     pub fn publish(
         &mut self,
         from: NodeId,
         name: &str,
         address: Address,
         out: &mut Outbox<'_>,
-    ) -> Result<(), Cause> {
+    ) -> Result<u64, Cause> {
         let state = self.created_by(from, name)?;
         if let State::Creating { waiting, .. } = core::mem::replace(state, State::Ready { address }) {
             let answer = RootAnswer::Found(address);
@@ -58,7 +58,7 @@ impl Roots {
                 out.send(ticket.node, Message::RootAnswered { ticket, answer });
             }
         }
-        Ok(())
+        Ok(self.names.get(name).map_or(0, |root| root.layout))
     }
 
     /// Creating the object under `name` failed: the next that waits creates it, or the name is new again.
@@ -76,6 +76,32 @@ impl Roots {
             }
         }
         Ok(())
+    }
+
+    /// Another view: names are told anew, those that are being created included.
+    pub fn clear(&mut self) {
+        self.names.clear();
+    }
+
+    /// The roots that have their addresses: name, layout, address.
+    pub fn ready(&self) -> impl Iterator<Item = (&String, u64, Address)> + '_ {
+        self.names.iter().filter_map(|(name, root)| match root.state {
+            State::Ready { address } => Some((name, root.layout, address)),
+            State::Creating { .. } => None,
+        })
+    }
+
+    /// A member knows where the object under `name` stands, or is creating it.
+    pub fn restore(&mut self, from: NodeId, name: &str, layout: u64, address: Option<Address>) {
+        let known = self.names.get(name).is_some_and(|root| matches!(root.state, State::Ready { .. }));
+        if known {
+            return;
+        }
+        let state = match address {
+            Some(address) => State::Ready { address },
+            None => State::Creating { creator: from, waiting: VecDeque::new() },
+        };
+        self.names.insert(name.to_owned(), Root { layout, state });
     }
 
     /// The state of `name`, which `from` is creating.

@@ -8,15 +8,20 @@ use crate::action::Cause;
 use crate::ids::{NodeId, PageId, SegmentId, Ticket};
 use crate::message::{Message, SpanOwner, SpanRange, Zone};
 use crate::placement::Placement;
-use std::collections::BTreeMap;
+use core::ops::Range;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// The spans that one node grants.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub(crate) struct Spans {
     me: NodeId,
     placement: Placement,
-    /// The first segment of the small zone that has not been looked at.
+    /// The first segment of the small zone that has not been looked at in this view.
     unseen: u64,
+    /// Segments of the small zone whose pages are in the pool.
+    opened: BTreeSet<u64>,
+    /// Earlier memberships, and whether all leases of their dead are known.
+    earlier: Vec<(Placement, bool)>,
     small: Pool,
     large: Pool,
 }
@@ -32,10 +37,54 @@ impl Spans {
     pub fn new(me: NodeId, placement: Placement) -> Spans {
         let mut large = Pool::default();
         let zone = placement.geometry.large_zone();
-        if me == NodeId::COORDINATOR && !zone.is_empty() {
+        if me == placement.coordinator && !zone.is_empty() {
             large.free.insert(zone.start, zone.end - zone.start);
         }
-        Spans { me, placement, unseen: 0, small: Pool::default(), large }
+        let (opened, earlier) = (BTreeSet::new(), Vec::new());
+        Spans { me, placement, unseen: 0, opened, earlier, small: Pool::default(), large }
+    }
+
+    /// Another view: this node may grant what others granted before. Where their leases are not all known, what they
+    /// might have leased is never leased again.
+    pub fn install(&mut self, placement: Placement, complete: bool) {
+        let before = core::mem::replace(&mut self.placement, placement);
+        self.earlier.push((before, complete));
+        self.unseen = 0;
+        for zone in [Zone::Small, Zone::Large] {
+            let me = self.me;
+            let pool = self.pool(zone);
+            pool.leased.retain(|first, _| placement.granter_of(PageId(*first)) == me);
+            pool.free.retain(|first, _| placement.granter_of(PageId(*first)) == me);
+        }
+        self.opened.retain(|segment| {
+            let first = placement.geometry.pages_of(SegmentId(*segment)).start;
+            placement.home_of(PageId(first)) == self.me
+        });
+    }
+
+    /// A lease that some member knows of, and that is this node's to keep from now on.
+    pub fn restore(&mut self, span: SpanRange) {
+        self.pool(self.placement.zone_of(span.first)).leased.insert(span.first.0, (span.pages, span.owner));
+    }
+
+    /// All leases that are known have been restored: what is free of the large zone, if this node grants it now.
+    pub fn restored(&mut self) {
+        let zone = self.placement.geometry.large_zone();
+        let is_new = |(before, _): &(Placement, bool)| before.coordinator != self.me;
+        let taken_over = self.me == self.placement.coordinator && self.earlier.last().is_some_and(is_new);
+        if taken_over && self.earlier.iter().all(|(_, complete)| *complete) {
+            self.large.free = self.large.gaps(zone);
+        }
+    }
+
+    /// The spans that this node has leased.
+    pub fn leased(&self) -> impl Iterator<Item = SpanRange> + '_ {
+        let range = |(&first, &(pages, owner)): (&u64, &(u64, SpanOwner))| SpanRange {
+            first: PageId(first),
+            pages,
+            owner,
+        };
+        self.small.leased.iter().chain(&self.large.leased).map(range)
     }
 
     /// Leases `pages` pages in a row, or says what there is.
@@ -104,10 +153,18 @@ impl Spans {
         while self.unseen < self.placement.geometry.small_zone().end {
             let segment = SegmentId(self.unseen);
             self.unseen += 1;
-            if self.placement.geometry.home_of_segment(segment, self.placement.members) == self.me {
+            let home = |placement: &Placement| placement.geometry.home_of_segment(segment, placement.members);
+            let unknown = |(before, complete): &(Placement, bool)| !complete && home(before) != self.me;
+            if home(&self.placement) == self.me
+                && !self.earlier.iter().any(unknown)
+                && self.opened.insert(segment.0)
+            {
                 let pages = self.placement.geometry.pages_of(segment);
-                self.small.free.insert(pages.start, pages.end - pages.start);
-                return true;
+                let gaps = self.small.gaps(pages);
+                if !gaps.is_empty() {
+                    self.small.free.extend(gaps);
+                    return true;
+                }
             }
         }
         false
@@ -123,6 +180,22 @@ impl Pool {
             self.free.insert(first + pages, length - pages);
         }
         Some(first)
+    }
+
+    /// The runs of `pages` that are not leased.
+    fn gaps(&self, pages: Range<u64>) -> BTreeMap<u64, u64> {
+        let mut gaps = BTreeMap::new();
+        let mut from = pages.start;
+        for (&first, &(length, _)) in self.leased.range(pages.clone()) {
+            if first > from {
+                gaps.insert(from, first - from);
+            }
+            from = from.max(first + length);
+        }
+        if pages.end > from {
+            gaps.insert(from, pages.end - from);
+        }
+        gaps
     }
 
     /// Puts a run back, and joins it with its neighbours where `mergeable` allows.

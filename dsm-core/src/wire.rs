@@ -284,7 +284,11 @@ pub fn decode_message(control: &[u8]) -> Result<Message, WireError> {
 /// The page whose bytes follow `message` on the wire, if any do.
 #[must_use]
 pub fn page_behind(message: &Message) -> Option<PageId> {
-    if let Message::Grant { page, payload: Payload::Bytes, .. } = message { Some(*page) } else { None }
+    if let Message::Grant { page, payload: Payload::Bytes, .. } | Message::RecordPage { page, .. } = message {
+        Some(*page)
+    } else {
+        None
+    }
 }
 
 /// CRC32 of a header, whose own field is zero, and its control message.

@@ -295,7 +295,7 @@ fn a_lock_goes_round_in_the_order_of_the_requests() {
         cluster.call(node, 1, Command::Lock { lock, wait: true });
     }
     for (node, next) in [(2, Some(0)), (0, Some(1)), (1, None)] {
-        assert_eq!(cluster.reply_to(node, 1), Some(Reply::Locked));
+        assert_eq!(cluster.reply_to(node, 1), Some(Reply::Locked { recovered: None }));
         assert!(next.is_none_or(|next| cluster.reply_to(next, 1).is_none()));
         cluster.call(node, 2, Command::Unlock { lock, acquired: CallId(1) });
     }
@@ -425,6 +425,7 @@ fn what_no_correct_peer_says_is_refused_and_changes_nothing() {
         payload: Payload::Zero,
         awaiting: Copyset::EMPTY,
         contended: false,
+        custody: None,
     };
     let lease = |pages| Message::SpanLease {
         pages,
@@ -441,11 +442,11 @@ fn what_no_correct_peer_says_is_refused_and_changes_nothing() {
         (Message::Confirm { page: here, transaction: transaction(1, 1) }, Cause::OutOfTurn),
         (Message::Invalidate { page: there, transaction: transaction(9, 1) }, Cause::NotMember),
         (Message::Invalidate { page: there, transaction: transaction(2, 1) }, Cause::OutOfTurn),
-        (Message::Ack { page: here, transaction: transaction(0, 1) }, Cause::OutOfTurn),
+        (Message::Ack { page: here, transaction: transaction(0, 1), custody: None }, Cause::OutOfTurn),
         (Message::Lost { page: there, transaction: transaction(0, 1), node: NodeId(99) }, Cause::NotMember),
         (Message::LockRelease { lock, ticket: ticket(1) }, Cause::OutOfTurn),
         (Message::LockRequest { lock, ticket: ticket(2), wait: true }, Cause::Impersonation),
-        (Message::LockGrant { lock: LockId(Address(1)), ticket: ticket(0) }, Cause::AddressOutside),
+        (Message::LockGrant { lock: LockId(Address(1)), ticket: ticket(0), recovered: None }, Cause::AddressOutside),
         (Message::BarrierArrive { generation: 7 }, Cause::OutOfTurn),
         (Message::BarrierComplete { generation: 0, view: dsm_core::ViewId::FIRST }, Cause::NotHome),
         (Message::RootAbandon { name: "x".repeat(1000) }, Cause::BeyondLimit),
@@ -497,6 +498,7 @@ fn a_frame_is_reserved_only_for_the_bytes_that_were_asked_for() {
         payload: Payload::Bytes,
         awaiting: Copyset::EMPTY,
         contended: false,
+        custody: None,
     };
     assert!(cluster.machines[1].reserves(NodeId(0), &grant(1)));
     assert!(!cluster.machines[1].reserves(NodeId(0), &grant(2)));

@@ -208,7 +208,7 @@ impl Waiting {
 fn settle(reply: Reply) -> Result<Reply> {
     match reply {
         Reply::PeerLost { node } => Err(Error::PeerLost { rank: node.rank() }),
-        other @ (Reply::Locked
+        other @ (Reply::Locked { .. }
         | Reply::LockDenied { .. }
         | Reply::BarrierPassed { .. }
         | Reply::Busy

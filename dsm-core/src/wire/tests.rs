@@ -79,7 +79,7 @@ fn page_message() -> impl Strategy<Value = Message> {
         ),
         (page(), transaction()).prop_map(|(page, transaction)| Message::Hurry { page, transaction }),
         (page(), transaction()).prop_map(|(page, transaction)| Message::Invalidate { page, transaction }),
-        (page(), transaction()).prop_map(|(page, transaction)| Message::Ack { page, transaction }),
+        (page(), transaction()).prop_map(|(page, transaction)| Message::Ack { page, transaction, custody: None }),
         (page(), transaction(), access, payload(), nodes(), any::<bool>()).prop_map(
             |(page, transaction, access, payload, awaiting, contended)| Message::Grant {
                 page,
@@ -87,7 +87,8 @@ fn page_message() -> impl Strategy<Value = Message> {
                 access,
                 payload,
                 awaiting,
-                contended
+                contended,
+                custody: None,
             }
         ),
         (page(), transaction()).prop_map(|(page, transaction)| Message::Confirm { page, transaction }),
@@ -107,7 +108,7 @@ fn service_message() -> impl Strategy<Value = Message> {
             ticket,
             wait
         }),
-        (lock(), ticket()).prop_map(|(lock, ticket)| Message::LockGrant { lock, ticket }),
+        (lock(), ticket()).prop_map(|(lock, ticket)| Message::LockGrant { lock, ticket, recovered: None }),
         (lock(), ticket(), any::<u16>()).prop_map(|(lock, ticket, rank)| Message::LockDenied {
             lock,
             ticket,
@@ -187,6 +188,7 @@ fn sample() -> Vec<u8> {
         payload: Payload::Bytes,
         awaiting: Copyset::first(3),
         contended: true,
+        custody: None,
     };
     frame(&message, 9, 8)
 }

@@ -98,7 +98,7 @@ impl Engine {
     fn lock(&mut self, id: CallId, lock: LockId, wait: bool, answer: &Sender<Reply>) {
         let queue = self.locks.entry(lock).or_default();
         match (queue.is_empty(), wait) {
-            (true, _) => tell(answer, Reply::Locked),
+            (true, _) => tell(answer, Reply::Locked { recovered: None }),
             (false, true) => {}
             (false, false) => return tell(answer, Reply::LockDenied { holder: NodeId(0) }),
         }
@@ -119,7 +119,7 @@ impl Engine {
         let (id, _) = queue.pop_front().expect("only a held lock is released");
         assert_eq!(id, acquired, "released by the call that acquired it");
         if let Some((_, next)) = queue.front() {
-            tell(next, Reply::Locked);
+            tell(next, Reply::Locked { recovered: None });
         }
     }
 

@@ -183,7 +183,7 @@ fn ask(node: &Node, lock: LockId, patience: Patience) -> Result<CallId, Denied> 
         },
     };
     match reply {
-        Ok(Reply::Locked) => Ok(id),
+        Ok(Reply::Locked { .. }) => Ok(id),
         Ok(Reply::LockDenied { holder }) => Err(Denied::Held(holder)),
         Ok(other) => Err(Denied::Failed(Error::unexpected("a lock", other))),
         Err(error) => Err(Denied::Failed(error)),

@@ -125,7 +125,7 @@ impl<'a> Turn<'a> {
         match (self.cluster.mutant, message) {
             (Some(Mutant::AcksBeforeUnmapping), &Message::Invalidate { page, transaction }) => {
                 self.node.said.insert(transaction);
-                self.transmit(transaction.node, Message::Ack { page, transaction }, None);
+                self.transmit(transaction.node, Message::Ack { page, transaction, custody: None }, None);
             }
             (Some(Mutant::ConfirmsBeforeAcks), &Message::Grant { page, transaction, awaiting, .. })
                 if !awaiting.is_empty() && self.home_of(page) != self.me =>

@@ -205,7 +205,7 @@ impl World {
             }
             (CallKind::Lock(lock), Reply::PeerLost { .. }) => self.denied(thread, lock, ticket),
             (_, Reply::PeerLost { .. }) => {}
-            (CallKind::Lock(lock), Reply::Locked) => {
+            (CallKind::Lock(lock), Reply::Locked { .. }) => {
                 self.oracle.lock_granted(lock, ticket, thread)?;
                 self.thread(thread).acquired = Some(id);
             }

@@ -34,10 +34,10 @@ impl World {
             (Mutant::DropsInvalidate, Message::Invalidate { .. }) => true,
             (Mutant::AcksEarly, &Message::Invalidate { page, transaction }) => {
                 self.network.lies.forged.insert((to, Kind::Ack, page, transaction));
-                self.forge(to, transaction.node, Message::Ack { page, transaction });
+                self.forge(to, transaction.node, Message::Ack { page, transaction, custody: None });
                 false
             }
-            (Mutant::AcksEarly, &Message::Ack { page, transaction }) => {
+            (Mutant::AcksEarly, &Message::Ack { page, transaction, .. }) => {
                 self.network.lies.forged.remove(&(from, Kind::Ack, page, transaction))
             }
             (Mutant::ConfirmsEarly, &Message::Grant { page, transaction, .. }) => {
@@ -57,7 +57,7 @@ impl World {
 
     fn lies_about_services(&mut self, mutant: Mutant, from: NodeId, to: NodeId, message: &Message) -> bool {
         match (mutant, message) {
-            (Mutant::ReleasesEarly, &Message::LockGrant { lock, ticket }) => {
+            (Mutant::ReleasesEarly, &Message::LockGrant { lock, ticket, .. }) => {
                 self.forge(to, from, Message::LockRelease { lock, ticket });
                 false
             }

@@ -1,0 +1,479 @@
+//! What this node has to commit, and what it keeps of others' commits.
+//!
+//! A node replicates what it wrote before anyone else can learn of it. A *record* holds all of its dirty pages, as they
+//! stood at one instant; its buddies keep the bytes. What must not be learned before, waits for the record's acks.
+//!
+//! ```text
+//!   clean ── store ──▶ dirty ── all protected, then copied ──▶ in a record ── all buddies acked ──▶ clean
+//!                        ▲                                          │
+//!                        └───────────────── store ──────────────────┘
+//! ```
+//!
+//! *Custody* says who holds a page's last committed state besides its owner. It goes along with ownership, the granter
+//! added; when a later state is acked, those who are needed no more are released. Nothing else drops a copy.
+//!
+//! Pages of domains with an open section here are withheld: no record has them before the section ends. This module
+//! decides nothing about access: `local` protects, serves, and asks here whether it may.
+
+use crate::action::{Action, Cause, Source};
+use crate::copyset::Copyset;
+use crate::geometry::Geometry;
+use crate::ids::{LockId, NodeId, PageId, RecordId, Version, ViewId};
+use crate::limits;
+use crate::message::{Custody, Message, SpanRange};
+use crate::outbox::Outbox;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+/// The commits of one node: its own, and those that it keeps for others.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub(crate) struct Commits {
+    me: NodeId,
+    geometry: Geometry,
+    view: ViewId,
+    /// Who keeps this node's commits. Nobody: then nothing of this is done, and all of it costs nothing.
+    buddies: Copyset,
+    /// The highest record number that was spent here or seen in a version of this view.
+    clock: RecordId,
+    /// The last record of this node in this view.
+    last: RecordId,
+    pages: BTreeMap<PageId, State>,
+    dirty: BTreeSet<PageId>,
+    /// Pages of this node whose committed state has fewer holders than it should.
+    thin: BTreeSet<PageId>,
+    /// Records that some buddy has not acked, in order.
+    records: VecDeque<Record>,
+    /// Domains with an open section on this node.
+    sections: BTreeMap<LockId, Vec<SpanRange>>,
+    incoming: BTreeMap<NodeId, Incoming>,
+    /// Releases that wait until the view is fully replicated; `None` once it is.
+    postponed: Option<Vec<(NodeId, PageId, Version)>>,
+}
+
+/// What is known of the committed states of one page.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
+struct State {
+    /// Of a page that this node owns: who else holds its last committed state.
+    custody: Option<Custody>,
+    /// The state that this node's frame keeps for others.
+    kept: Option<Version>,
+    /// The last record that has the page and is not acked.
+    record: Option<RecordId>,
+    /// Whether the last committed state was set aside before it was written over.
+    twin: bool,
+}
+
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+struct Record {
+    id: RecordId,
+    pages: Vec<PageId>,
+    unacked: Copyset,
+    /// Whether pages in it had too few holders.
+    thickens: bool,
+}
+
+/// The records of another node, as they come.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
+struct Incoming {
+    /// The last one that counts.
+    through: RecordId,
+    partial: BTreeMap<RecordId, Partial>,
+}
+
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
+struct Partial {
+    pages: BTreeSet<PageId>,
+    /// The record before it, and how many pages it has.
+    end: Option<(RecordId, u32)>,
+}
+
+/// Which pages a record that has come to count brings, for the caller to put into their frames.
+pub(crate) struct Counted {
+    pub record: RecordId,
+    pub pages: Vec<PageId>,
+}
+
+impl Commits {
+    pub fn new(me: NodeId, geometry: Geometry, view: ViewId, buddies: Copyset) -> Commits {
+        Commits {
+            me,
+            geometry,
+            view,
+            buddies,
+            clock: RecordId::NONE,
+            last: RecordId::NONE,
+            pages: BTreeMap::new(),
+            dirty: BTreeSet::new(),
+            thin: BTreeSet::new(),
+            records: VecDeque::new(),
+            sections: BTreeMap::new(),
+            incoming: BTreeMap::new(),
+            postponed: None,
+        }
+    }
+
+    /// Whether anything is replicated.
+    pub fn is_on(&self) -> bool {
+        !self.buddies.is_empty()
+    }
+
+    /// Stores to `page`, which this node owns, are about to be allowed. `custody` came with its ownership, if that came
+    /// just now.
+    pub fn written(&mut self, page: PageId, custody: Option<Custody>, out: &mut Outbox<'_>) {
+        if let Some(custody) = custody {
+            self.saw(custody.version);
+        }
+        if !self.is_on() && custody.is_none() && !self.pages.contains_key(&page) {
+            return;
+        }
+        let withheld = self.withholds(page);
+        let me = self.me;
+        let state = self.pages.entry(page).or_default();
+        if let Some(custody) = custody {
+            state.custody = Some(Custody { holders: custody.holders.without(me), ..custody });
+        }
+        let committed = state.custody.is_some() || self.thin.contains(&page);
+        if withheld && committed && !state.twin {
+            state.twin = true;
+            out.act(Action::KeepTwin { page });
+        }
+        state.kept = None;
+        self.dirty.insert(page);
+    }
+
+    /// Whether the last state of `page` is replicated, so that others may see it.
+    pub fn is_clean(&self, page: PageId) -> bool {
+        !self.is_on()
+            || !self.dirty.contains(&page)
+                && !self.thin.contains(&page)
+                && self.pages.get(&page).is_none_or(|state| state.record.is_none())
+    }
+
+    /// This node gives up the ownership of a clean page: it keeps the frame, and says who else does.
+    pub fn give_up(&mut self, page: PageId) -> Option<Custody> {
+        let state = self.pages.get_mut(&page)?;
+        let custody = state.custody.take()?;
+        state.kept = Some(custody.version);
+        Some(Custody { version: custody.version, holders: custody.holders.with(self.me) })
+    }
+
+    /// A section of `lock` begins or grows: pages of `spans` are withheld until it ends.
+    pub fn open(&mut self, lock: LockId, spans: &[SpanRange]) {
+        self.sections.entry(lock).or_default().extend(spans);
+    }
+
+    /// The section of `lock` is over.
+    pub fn close(&mut self, lock: LockId) {
+        self.sections.remove(&lock);
+    }
+
+    /// The dirty pages that a record may have now.
+    pub fn committable(&self) -> Vec<PageId> {
+        let free = |page: &&PageId| !self.withholds(**page);
+        self.dirty.iter().filter(free).copied().collect()
+    }
+
+    /// Whether so much is dirty that it should be committed though nobody waits for it.
+    pub fn should_write_behind(&self) -> bool {
+        self.is_on() && self.dirty.len() >= limits::WRITE_BEHIND_PAGES
+    }
+
+    /// Commits `pages`, all of which are protected now, and says which record that is.
+    pub fn begin(&mut self, pages: Vec<PageId>, out: &mut Outbox<'_>) {
+        let (id, previous) = self.next_record();
+        let mut thickens = false;
+        for &page in &pages {
+            self.dirty.remove(&page);
+            thickens |= self.thin.remove(&page);
+            let state = self.pages.entry(page).or_default();
+            state.record = Some(id);
+            let message = Message::RecordPage { record: id, page };
+            out.act(Action::SendCopy { to: self.buddies, page, source: Source::Frame, message });
+            if core::mem::take(&mut state.twin) {
+                out.act(Action::DropTwin { page });
+            }
+        }
+        self.end_record((id, previous), pages, thickens, out);
+    }
+
+    /// Commits anew the committed states of pages that have too few holders, as many as fit into one record, without
+    /// touching what their sections have written since.
+    pub fn begin_thickening(&mut self, out: &mut Outbox<'_>) -> Vec<PageId> {
+        let (withheld, free): (Vec<PageId>, Vec<PageId>) =
+            self.thin.iter().take(limits::WRITE_BEHIND_PAGES).partition(|page| {
+                self.withholds(**page) && self.pages.get(page).is_some_and(|state| state.twin)
+            });
+        if withheld.is_empty() {
+            return free;
+        }
+        let (id, previous) = self.next_record();
+        for &page in &withheld {
+            self.thin.remove(&page);
+            self.pages.entry(page).or_default().record = Some(id);
+            let message = Message::RecordPage { record: id, page };
+            out.act(Action::SendCopy { to: self.buddies, page, source: Source::Twin, message });
+        }
+        self.end_record((id, previous), withheld, true, out);
+        free
+    }
+
+    fn next_record(&mut self) -> (RecordId, RecordId) {
+        self.clock = RecordId(self.clock.0 + 1);
+        let previous = core::mem::replace(&mut self.last, self.clock);
+        (self.clock, previous)
+    }
+
+    fn end_record(
+        &mut self,
+        (id, previous): (RecordId, RecordId),
+        pages: Vec<PageId>,
+        thickens: bool,
+        out: &mut Outbox<'_>,
+    ) {
+        // A record has as many pages as a node can have dirty, which is far below the width of the count.
+        let count = u32::try_from(pages.len()).unwrap_or(u32::MAX);
+        for buddy in self.buddies.iter() {
+            out.send(buddy, Message::RecordEnd { record: id, previous, pages: count });
+        }
+        self.records.push_back(Record { id, pages, unacked: self.buddies, thickens });
+    }
+
+    /// The record that must be acked before anything may be said that depends on what was written so far; `None` if
+    /// nothing is under way.
+    pub fn pending(&self) -> Option<RecordId> {
+        self.records.back().map(|record| record.id)
+    }
+
+    /// Whether `record` and all before it are acked.
+    pub fn is_acked(&self, record: RecordId) -> bool {
+        self.records.front().is_none_or(|first| first.id > record)
+    }
+
+    /// A buddy keeps `id` and all before it. Says which pages have become clean by that.
+    pub fn acked(&mut self, from: NodeId, id: RecordId, out: &mut Outbox<'_>) -> Result<Vec<PageId>, Cause> {
+        if !self.buddies.contains(from) || id > self.last {
+            return Err(Cause::OutOfTurn);
+        }
+        for record in self.records.iter_mut().take_while(|record| record.id <= id) {
+            record.unacked = record.unacked.without(from);
+        }
+        let mut clean = Vec::new();
+        while self.records.front().is_some_and(|record| record.unacked.is_empty()) {
+            let Some(record) = self.records.pop_front() else { break };
+            for page in record.pages {
+                self.replicated(page, record.id, out);
+                if self.is_clean(page) {
+                    clean.push(page);
+                }
+            }
+        }
+        Ok(clean)
+    }
+
+    /// The state of `page` in record `id` has all its holders: those of the state before are needed no more.
+    fn replicated(&mut self, page: PageId, id: RecordId, out: &mut Outbox<'_>) {
+        let Some(state) = self.pages.get_mut(&page) else { return };
+        state.record.take_if(|last| *last == id);
+        let version = Version { view: self.view, record: id };
+        let before = state.custody.replace(Custody { version, holders: self.buddies });
+        let Some(before) = before else { return };
+        for holder in before.holders.minus(self.buddies).iter() {
+            match &mut self.postponed {
+                Some(postponed) => postponed.push((holder, page, version)),
+                None => out.send_lazily(holder, Message::Release { page, before: version }),
+            }
+        }
+    }
+
+    /// One page of a record of `from` has come.
+    pub fn record_page(&mut self, from: NodeId, id: RecordId, page: PageId) -> Result<(), Cause> {
+        let partial = self.partial(from, id)?;
+        if partial.pages.len() >= limits::RECORD_PAGES_MAX || !partial.pages.insert(page) {
+            return Err(Cause::OutOfTurn);
+        }
+        Ok(())
+    }
+
+    /// The last of a record of `from` has come.
+    pub fn record_end(
+        &mut self,
+        from: NodeId,
+        id: RecordId,
+        previous: RecordId,
+        pages: u32,
+    ) -> Result<(), Cause> {
+        let partial = self.partial(from, id)?;
+        if partial.end.is_some() || previous >= id {
+            return Err(Cause::OutOfTurn);
+        }
+        partial.end = Some((previous, pages));
+        Ok(())
+    }
+
+    fn partial(&mut self, from: NodeId, id: RecordId) -> Result<&mut Partial, Cause> {
+        let incoming = self.incoming.entry(from).or_default();
+        if id <= incoming.through {
+            return Err(Cause::OutOfTurn);
+        }
+        Ok(incoming.partial.entry(id).or_default())
+    }
+
+    /// The next record of `from` that counts: it is whole, and so are all before it. Its pages are those of which it
+    /// brings a later state than this node keeps.
+    pub fn next_counted(&mut self, from: NodeId) -> Option<Counted> {
+        let view = self.view;
+        let incoming = self.incoming.get_mut(&from)?;
+        let (&id, partial) = incoming.partial.first_key_value()?;
+        let (previous, count) = partial.end?;
+        if previous != incoming.through || usize::try_from(count) != Ok(partial.pages.len()) {
+            return None;
+        }
+        let pages = incoming.partial.remove(&id)?.pages;
+        incoming.through = id;
+        let version = Version { view, record: id };
+        let newer = pages.into_iter().filter(|page| {
+            let state = self.pages.entry(*page).or_default();
+            let newer = state.kept.is_none_or(|kept| kept < version);
+            state.kept = state.kept.max(Some(version));
+            newer
+        });
+        Some(Counted { record: id, pages: newer.collect() })
+    }
+
+    /// A later state of `page` is replicated elsewhere. Whether this node kept one that may go.
+    pub fn release(&mut self, page: PageId, before: Version) -> bool {
+        let Some(state) = self.pages.get_mut(&page) else { return false };
+        if state.kept.take_if(|kept| *kept < before).is_none() {
+            return false;
+        }
+        if *state == State::default() {
+            self.pages.remove(&page);
+        }
+        true
+    }
+
+    /// Whether `page` was stored to since its last record.
+    pub fn is_dirty(&self, page: PageId) -> bool {
+        self.dirty.contains(&page)
+    }
+
+    /// Whether the last committed state of `page`, which this node owns, has too few holders.
+    pub fn is_thin(&self, page: PageId) -> bool {
+        self.thin.contains(&page)
+    }
+
+    /// Whether this node's frame of `page` keeps a state for others.
+    pub fn keeps(&self, page: PageId) -> bool {
+        self.pages.get(&page).is_some_and(|state| state.kept.is_some())
+    }
+
+    /// The states that this node keeps for others.
+    pub fn kept(&self) -> impl Iterator<Item = (PageId, Version)> + '_ {
+        self.pages.iter().filter_map(|(&page, state)| Some((page, state.kept?)))
+    }
+
+    /// Whether a later message may depend on nothing that is not replicated.
+    pub fn is_quiet(&self) -> bool {
+        self.records.is_empty() && self.incoming.values().all(|incoming| incoming.partial.is_empty())
+    }
+
+    /// A version that somebody else spent: those spent here later are above it.
+    fn saw(&mut self, version: Version) {
+        if version.view == self.view {
+            self.clock = self.clock.max(version.record);
+        }
+    }
+
+    /// Whether `page` belongs to a domain with an open section here.
+    pub fn withholds(&self, page: PageId) -> bool {
+        self.sections.iter().any(|(lock, spans)| {
+            self.geometry.page_of(lock.0) == Some(page)
+                || spans.iter().any(|span| (span.first.0..span.first.0 + span.pages).contains(&page.0))
+        })
+    }
+
+    /// Another view: records under way mean nothing any more, and what they had is dirty again. Copies that others
+    /// kept and that are gone with them are missed.
+    pub fn install(&mut self, view: ViewId, members: Copyset, buddies: Copyset) {
+        self.view = view;
+        self.clock = RecordId::NONE;
+        self.last = RecordId::NONE;
+        for page in core::mem::take(&mut self.records).into_iter().flat_map(|record| record.pages) {
+            // A withheld page was committed from its twin, which is still there.
+            let twin = self.pages.get(&page).is_some_and(|state| state.twin);
+            let again = if twin { &mut self.thin } else { &mut self.dirty };
+            again.insert(page);
+        }
+        self.incoming.clear();
+        self.buddies = buddies;
+        for state in self.pages.values_mut() {
+            state.record = None;
+            if let Some(custody) = &mut state.custody {
+                custody.holders = custody.holders.intersection(members);
+            }
+        }
+        self.postponed.get_or_insert_default().clear();
+    }
+
+    /// All reports are in. Every page that this node owns is to have all its holders again.
+    pub fn resume(&mut self, owned: impl Iterator<Item = PageId>) {
+        if !self.is_on() {
+            return;
+        }
+        for page in owned {
+            let custody = self.pages.get(&page).and_then(|state| state.custody);
+            let whole = match custody {
+                Some(custody) => self.buddies.minus(custody.holders).is_empty(),
+                // Never committed: it will be when somebody asks for it, or its section ends.
+                None => self.dirty.contains(&page),
+            };
+            if !whole {
+                self.thin.insert(page);
+            }
+        }
+    }
+
+    /// This node has taken over a page whose owner is gone; `kept` is what members reported that they keep of it. What
+    /// this node has of it may be later than any of these: it is committed anew.
+    pub fn adopt(&mut self, page: PageId, kept: &[(NodeId, Version)]) {
+        let version = kept.iter().map(|(_, version)| *version).max();
+        let me = self.me;
+        let holders = kept.iter().map(|(node, _)| *node).filter(|node| *node != me).collect();
+        let state = self.pages.entry(page).or_default();
+        state.kept = None;
+        state.custody = version.map(|version| Custody { version, holders });
+        self.dirty.insert(page);
+        self.thin.insert(page);
+    }
+
+    /// Of a page that this node goes on owning, `kept` is what members reported that they keep.
+    pub fn reported(&mut self, page: PageId, kept: &[(NodeId, Version)]) {
+        let Some(custody) = self.pages.get_mut(&page).and_then(|state| state.custody.as_mut()) else {
+            return;
+        };
+        for &(node, version) in kept {
+            if version < custody.version {
+                custody.holders = custody.holders.without(node);
+                self.postponed.get_or_insert_default().push((node, page, custody.version));
+            }
+        }
+    }
+
+    /// A page is lost.
+    pub fn forget(&mut self, page: PageId) {
+        self.pages.remove(&page);
+        self.dirty.remove(&page);
+        self.thin.remove(&page);
+    }
+
+    /// Whether all pages of this node have all their holders, and nothing is under way.
+    pub fn is_replicated(&self) -> bool {
+        self.thin.is_empty() && !self.records.iter().any(|record| record.thickens)
+    }
+
+    /// All members' pages have all their holders: what was kept besides may go.
+    pub fn fully_replicated(&mut self, out: &mut Outbox<'_>) {
+        for (holder, page, before) in self.postponed.take().unwrap_or_default() {
+            out.send_lazily(holder, Message::Release { page, before });
+        }
+    }
+}

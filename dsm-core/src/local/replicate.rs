@@ -1,0 +1,230 @@
+//! What this node does with the pages that it owns so that they outlive it: stores to them are noticed, their commits
+//! begin, and they are served once those are acked. What a commit is, and who keeps it, is the business of `commit`.
+
+use super::{Local, Ownership, Page, Stage};
+use crate::access::{Access, Want};
+use crate::action::{Action, Cause};
+use crate::copyset::Copyset;
+use crate::ids::{NodeId, PageId, RecordId, Version};
+use crate::message::{Custody, Payload};
+use crate::outbox::Outbox;
+use crate::time::Time;
+
+impl Local {
+    /// A fault on a page that this node owns needs nobody else, unless others have copies. Whether it is resolved.
+    ///
+    /// A commit protects pages, so that the next store is noticed; and a node may have become the owner of a page that
+    /// it has not mapped.
+    pub(super) fn resolve_as_owner(
+        &mut self,
+        now: Time,
+        page: PageId,
+        want: Want,
+        out: &mut Outbox<'_>,
+    ) -> bool {
+        let Some(state) = self.pages.get_mut(&page) else { return false };
+        if state.ownership == Ownership::Elsewhere {
+            return false;
+        }
+        let payload = if state.access == Access::None { Payload::Bytes } else { Payload::Held };
+        match (want, state.ownership) {
+            // What is to be served is not stored to before it is.
+            (Want::Write, Ownership::Sole) if state.revocation.is_none() => {
+                self.allow_stores(now, page, payload, None, out);
+                true
+            }
+            (Want::Read | Want::Write, _) if state.access == Access::None => {
+                state.access = Access::Read;
+                state.installed = Some(now);
+                out.act(Action::Install { page, access: Access::Read, payload });
+                want == Want::Read
+            }
+            (Want::Read | Want::Write, _) => false,
+        }
+    }
+
+    /// This node becomes, or is, the only one with a copy of `page`, and its threads may store to it.
+    pub(super) fn allow_stores(
+        &mut self,
+        now: Time,
+        page: PageId,
+        payload: Payload,
+        custody: Option<Custody>,
+        out: &mut Outbox<'_>,
+    ) {
+        // Before the page is mapped: it would be protected again before its instruction had a chance.
+        if self.commits.should_write_behind() {
+            self.commit(out);
+        }
+        self.commits.written(page, custody, out);
+        let Some(state) = self.pages.get_mut(&page) else { return };
+        state.access = Access::Write;
+        state.ownership = Ownership::Sole;
+        state.installed = Some(now);
+        out.act(Action::Install { page, access: Access::Write, payload });
+    }
+
+    /// Commits all dirty pages that may be. They are all protected before the first is copied: the record is the
+    /// memory as it stood when the last of them was.
+    pub fn commit(&mut self, out: &mut Outbox<'_>) {
+        let pages = self.commits.committable();
+        self.commit_pages(pages, out);
+    }
+
+    fn commit_pages(&mut self, pages: Vec<PageId>, out: &mut Outbox<'_>) {
+        if pages.is_empty() || !self.commits.is_on() {
+            return;
+        }
+        for page in &pages {
+            if let Some(state) = self.pages.get_mut(page) {
+                state.reduce(*page, Access::Read, out);
+            }
+        }
+        self.commits.begin(pages, out);
+    }
+
+    /// `page` is to be served, and is not replicated: its commit begins, unless it has begun, or is withheld.
+    pub(super) fn replicate(&mut self, page: PageId, out: &mut Outbox<'_>) {
+        let committable = self.commits.committable();
+        if committable.contains(&page) {
+            self.commit_pages(committable, out);
+        } else if self.commits.is_thin(page) && !self.commits.withholds(page) {
+            self.commit_pages(vec![page], out);
+        }
+    }
+
+    /// A buddy keeps a record: what waited for it is served.
+    pub fn acked(&mut self, from: NodeId, record: RecordId, out: &mut Outbox<'_>) -> Result<(), Cause> {
+        for page in self.commits.acked(from, record, out)? {
+            let waits = |state: &Page| matches!(state.revocation, Some((_, Stage::Replication)));
+            if self.pages.get(&page).is_some_and(waits) {
+                self.carry_out_revocation(page, out);
+            }
+        }
+        Ok(())
+    }
+
+    /// What is written so far that is not withheld is to be replicated; the record to wait for, if any.
+    pub fn flush(&mut self, out: &mut Outbox<'_>) -> Option<RecordId> {
+        self.commit(out);
+        self.commits.pending()
+    }
+
+    /// Pages that wait for a section's end may be committed by now.
+    pub fn commit_awaited(&mut self, out: &mut Outbox<'_>) {
+        let waits = |state: &Page| matches!(state.revocation, Some((_, Stage::Replication)));
+        let awaited: Vec<PageId> =
+            self.pages.iter().filter(|(_, state)| waits(state)).map(|(page, _)| *page).collect();
+        for page in awaited {
+            if self.commits.is_clean(page) {
+                self.carry_out_revocation(page, out);
+            } else {
+                self.replicate(page, out);
+            }
+        }
+    }
+
+    /// Replicates some of the pages that have too few holders, if nothing is under way.
+    pub fn thicken(&mut self, out: &mut Outbox<'_>) {
+        if self.commits.pending().is_some() {
+            return;
+        }
+        let mut pages = self.commits.begin_thickening(out);
+        if pages.iter().any(|page| self.commits.is_dirty(*page)) {
+            pages.retain(|page| !self.commits.is_dirty(*page));
+            pages.extend(self.commits.committable());
+        }
+        self.commit_pages(pages, out);
+    }
+
+    /// A later state of `page` is replicated: what this node kept of it may go.
+    pub fn release(&mut self, page: PageId, before: Version, out: &mut Outbox<'_>) {
+        if self.commits.release(page, before) && self.is_idle(page) {
+            out.act(Action::Discard { page });
+        }
+    }
+
+    /// All of a record of `from` that has come to count; each is acked.
+    pub fn apply_records(&mut self, from: NodeId, out: &mut Outbox<'_>) {
+        while let Some(counted) = self.commits.next_counted(from) {
+            // Who has a copy mapped, has these very bytes: a page is not stored to while there are copies.
+            let unmapped = |page: &PageId| self.access(*page) == Access::None && !self.owns(*page);
+            let pages = counted.pages.into_iter().filter(unmapped).collect();
+            out.act(Action::ApplyRecord { from, record: counted.record, pages });
+            out.send(from, crate::message::Message::RecordAck { record: counted.record });
+        }
+    }
+
+    /// Another view is installed: nothing of the old one is under way any more. The faults that were are to be begun
+    /// anew.
+    pub fn abort(&mut self) -> Vec<(PageId, Want)> {
+        let mut faults = Vec::new();
+        for (&page, state) in &mut self.pages {
+            state.revocation = None;
+            if let Some(pending) = state.pending.take() {
+                faults.push((page, pending.want));
+            }
+        }
+        self.pages.retain(|_, state| *state != Page::UNTOUCHED);
+        faults
+    }
+
+    /// What this node holds, by page: whether it is the page itself, or a read copy.
+    pub fn held(&self) -> impl Iterator<Item = (PageId, bool)> + '_ {
+        self.pages.iter().filter_map(|(&page, state)| match (state.ownership, state.access) {
+            (Ownership::Sole | Ownership::Shared, _) => Some((page, true)),
+            (Ownership::Elsewhere, Access::Read | Access::Write) => Some((page, false)),
+            (Ownership::Elsewhere, Access::None) => None,
+        })
+    }
+
+    /// This node owns `page` from now on, and has its bytes; `shared` if others have read copies.
+    pub fn adopt(&mut self, page: PageId, shared: bool) {
+        let state = self.pages.entry(page).or_insert(Page::UNTOUCHED);
+        state.ownership = if shared { Ownership::Shared } else { Ownership::Sole };
+        if shared {
+            debug_assert!(state.access < Access::Write, "{page} has copies elsewhere");
+        }
+    }
+
+    /// The pages that this node owns.
+    pub fn owned(&self) -> Vec<PageId> {
+        self.held().filter(|(_, owned)| *owned).map(|(page, _)| page).collect()
+    }
+
+    /// Whether this node owns `page`.
+    pub fn owns(&self, page: PageId) -> bool {
+        self.pages.get(&page).is_some_and(|state| state.ownership != Ownership::Elsewhere)
+    }
+
+    /// A page is gone for good.
+    pub fn forget(&mut self, page: PageId) {
+        self.pages.remove(&page);
+    }
+
+    /// Copies of a page that are elsewhere, after a change of the view.
+    pub fn set_shared(&mut self, page: PageId, copies: Copyset) {
+        if let Some(state) = self.pages.get_mut(&page)
+            && state.ownership != Ownership::Elsewhere
+        {
+            state.ownership = if copies.is_empty() { Ownership::Sole } else { Ownership::Shared };
+        }
+    }
+
+    /// Whether the frame of `page` is neither mapped nor about to be.
+    fn is_idle(&self, page: PageId) -> bool {
+        self.pages.get(&page).is_none_or(|state| {
+            state.access == Access::None && state.ownership == Ownership::Elsewhere && state.pending.is_none()
+        })
+    }
+
+    /// The commits of this node.
+    pub fn commits_ref(&self) -> &crate::commit::Commits {
+        &self.commits
+    }
+
+    /// The commits of this node.
+    pub fn commits(&mut self) -> &mut crate::commit::Commits {
+        &mut self.commits
+    }
+}

@@ -1,0 +1,309 @@
+//! A change of the view, from its installation to the moment at which this node serves again.
+
+use super::{Machine, Ordered};
+use crate::action::{Action, Cause};
+use crate::barrier::Barrier;
+use crate::event::{Command, Event};
+use crate::ids::{CallId, NodeId, PageId, RecordId, Ticket};
+use crate::limits;
+use crate::message::{Holding, Message};
+use crate::outbox::Outbox;
+use crate::placement::Placement;
+use crate::recovery::{Fate, Phase, runs};
+use crate::time::Time;
+use crate::view::View;
+use std::collections::BTreeMap;
+
+impl Machine {
+    /// The members have agreed on `view`: what is under way is aborted, and all tell all what they hold.
+    pub(super) fn install(&mut self, view: View, out: &mut Outbox<'_>) {
+        let members = view.members();
+        let before = self.placement;
+        self.placement = Placement::new(before.geometry, members);
+        for (page, want) in self.local.abort() {
+            self.recovery.deferred.push(Event::Fault { page, want });
+        }
+        out.act(Action::DropRecords);
+        let buddies = view.buddies_of(self.me);
+        self.local.commits().install(view.id(), members, buddies);
+        self.home.clear();
+        self.locks.install(members);
+        self.calls.install(self.placement);
+        self.recovery.install(view);
+        self.announced = false;
+        self.report(before, out);
+    }
+
+    /// Tells every member what this node holds, itself included.
+    fn report(&mut self, before: Placement, out: &mut Outbox<'_>) {
+        let mut parts = Vec::new();
+        for some in runs(self.holdings().into_iter()).chunks(limits::REPORT_RUNS_MAX) {
+            parts.push(Message::ReportPages { runs: some.to_vec() });
+        }
+        let held: Vec<_> = self.calls.held().collect();
+        for some in held.chunks(limits::REPORT_ITEMS_MAX) {
+            parts.push(Message::ReportLocks { held: some.to_vec() });
+        }
+        let known: BTreeMap<PageId, _> =
+            self.spans.leased().chain(self.calls.notes().spans()).map(|span| (span.first, span)).collect();
+        let moved = |page: PageId| before.granter_of(page) != self.placement.granter_of(page);
+        let spans: Vec<_> = known.into_values().filter(|span| moved(span.first)).collect();
+        for some in spans.chunks(limits::REPORT_ITEMS_MAX) {
+            parts.push(Message::ReportSpans { spans: some.to_vec() });
+        }
+        for (name, layout, address) in self.calls.notes().roots() {
+            parts.push(Message::ReportRoot { name: name.clone(), layout, address: Some(address) });
+        }
+        for (name, layout) in self.calls.creating() {
+            parts.push(Message::ReportRoot { name: name.clone(), layout, address: None });
+        }
+        let generation = self.calls.generation();
+        let replicated = self.recovery.since.first().map_or(self.recovery.view.id(), View::id);
+        parts.push(Message::ReportEnd { generation, replicated });
+        self.tell_all(&parts, out);
+    }
+
+    fn tell_all(&self, messages: &[Message], out: &mut Outbox<'_>) {
+        for member in self.placement.members.iter() {
+            for message in messages {
+                out.send(member, message.clone());
+            }
+        }
+    }
+
+    /// What this node holds of each page that it holds something of.
+    fn holdings(&mut self) -> BTreeMap<PageId, Holding> {
+        let mut holdings = BTreeMap::new();
+        for (page, version) in self.local.commits().kept() {
+            holdings.insert(page, Holding::Kept(version));
+        }
+        for (page, owned) in self.local.held() {
+            holdings.insert(page, if owned { Holding::Owned } else { Holding::Copy });
+        }
+        for (&first, &pages) in &self.recovery.lost {
+            holdings.extend((first..first + pages).map(|page| (PageId(page), Holding::Lost)));
+        }
+        holdings
+    }
+
+    /// What members say to each other between the view and the moment at which all go on.
+    pub(super) fn receive_report(
+        &mut self,
+        from: NodeId,
+        message: Message,
+        out: &mut Outbox<'_>,
+    ) -> Result<(), Cause> {
+        if self.recovery.phase != Phase::Gathering {
+            return Err(Cause::OutOfTurn);
+        }
+        let report = self.recovery.reports.entry(from).or_default();
+        if report.end.is_some() {
+            return Err(Cause::OutOfTurn);
+        }
+        match message {
+            Message::ReportPages { runs } => {
+                let mut end = report.runs.last().map_or(0, |run| run.first.0 + run.pages);
+                for run in runs {
+                    if run.first.0 < end || run.pages == 0 {
+                        return Err(Cause::OutOfTurn);
+                    }
+                    end = run.first.0 + run.pages;
+                    report.runs.push(run);
+                }
+            }
+            Message::ReportLocks { held } => report.locks.extend(held),
+            Message::ReportSpans { spans } => report.spans.extend(spans),
+            Message::ReportRoot { name, layout, address } => report.roots.push((name, layout, address)),
+            Message::ReportEnd { generation, replicated } => report.end = Some((generation, replicated)),
+            other => unreachable!("{other:?} is no part of a report"),
+        }
+        if self.recovery.is_complete() {
+            self.conclude(out);
+        }
+        Ok(())
+    }
+
+    /// All reports are in: what follows from them is the same at every member.
+    fn conclude(&mut self, out: &mut Outbox<'_>) {
+        for (first, pages, fate) in self.recovery.fates() {
+            if fate == Fate::Lost {
+                self.lose(first, pages, out);
+                continue;
+            }
+            for page in first.0..first.0 + pages {
+                self.settle(PageId(page), &fate);
+            }
+        }
+        let reports = core::mem::take(&mut self.recovery.reports);
+        let complete = !self.recovery.lost_a_group() && self.recovery.view.replicas() > 0;
+        self.spans.install(self.placement, complete);
+        self.roots.clear();
+        for (&node, report) in &reports {
+            for &(lock, call) in &report.locks {
+                if self.placement.home_of_lock(lock) == Some(self.me) {
+                    self.locks.restore(lock, Ticket { node, call });
+                }
+            }
+            for &span in &report.spans {
+                self.calls.notes().span(span);
+                if self.placement.granter_of(span.first) == self.me {
+                    self.spans.restore(span);
+                }
+            }
+            for (name, layout, address) in &report.roots {
+                if let Some(address) = address {
+                    self.calls.notes().root(name.clone(), *layout, *address);
+                }
+                if self.placement.home_of_name(name) == self.me {
+                    self.roots.restore(node, name, *layout, *address);
+                }
+            }
+        }
+        self.spans.restored();
+        self.recovery.reports = reports;
+        let passed = self.recovery.passed();
+        self.barrier = Barrier::new(self.placement.members, self.recovery.view.id(), passed);
+        self.recovery.phase = Phase::Concluded;
+        self.tell_all(&[Message::Ready], out);
+    }
+
+    fn lose(&mut self, first: PageId, pages: u64, out: &mut Outbox<'_>) {
+        let known = self.recovery.is_lost(first);
+        for page in first.0..first.0 + pages {
+            self.local.forget(PageId(page));
+            self.local.commits().forget(PageId(page));
+        }
+        if !known {
+            self.recovery.lose(first, pages);
+            out.act(Action::Poison { first, pages });
+        }
+    }
+
+    fn settle(&mut self, page: PageId, fate: &Fate) {
+        let (owner, copies) = match fate {
+            Fate::Lost => return,
+            Fate::Stays { owner, copies, kept } => {
+                if *owner == self.me {
+                    self.local.set_shared(page, *copies);
+                    self.local.commits().reported(page, kept);
+                }
+                (*owner, *copies)
+            }
+            Fate::Adopted { owner, copies, kept } => {
+                if *owner == self.me {
+                    self.local.adopt(page, !copies.is_empty());
+                    self.local.commits().adopt(page, kept);
+                }
+                (*owner, *copies)
+            }
+        };
+        if self.placement.home_of(page) == self.me {
+            self.home.restore(page, owner, copies);
+        }
+    }
+
+    /// A member has drawn its conclusions.
+    pub(super) fn ready(&mut self, now: Time, from: NodeId, out: &mut Outbox<'_>) -> Result<(), Cause> {
+        if self.recovery.phase == Phase::Settled || self.recovery.ready.contains(from) {
+            return Err(Cause::OutOfTurn);
+        }
+        self.recovery.ready = self.recovery.ready.with(from);
+        if self.placement.members.minus(self.recovery.ready).is_empty() {
+            self.resume(now, out);
+        }
+        Ok(())
+    }
+
+    /// All members have drawn their conclusions: this node serves again. What was asked for is asked for anew, and what
+    /// has too few holders gets more, in the background.
+    fn resume(&mut self, now: Time, out: &mut Outbox<'_>) {
+        self.recovery.phase = Phase::Settled;
+        let view = self.recovery.view.id();
+        out.act(Action::Resumed { view });
+        let owned = self.local.owned();
+        self.local.commits().resume(owned.into_iter());
+        self.note_everything(out);
+        let record = self.local.flush(out);
+        for ordered in &mut self.ordered {
+            ordered.after = record.unwrap_or(RecordId::NONE);
+        }
+        self.say_ordered(out);
+        self.calls.resume(self.recovery.passed(), view, out);
+        self.recovery.reports.clear();
+        for event in core::mem::take(&mut self.recovery.deferred) {
+            match event {
+                Event::Fault { page, want } => self.fault(now, page, want, out),
+                Event::Command { call, command } => self.command(call, command, out),
+                Event::Received { .. }
+                | Event::TimerFired(_)
+                | Event::Probed { .. }
+                | Event::ViewInstalled(_)
+                | Event::PeerLost { .. } => unreachable!("only what threads want is put off"),
+            }
+        }
+        for (from, message) in core::mem::take(&mut self.recovery.held) {
+            if let Err(cause) = self.receive(now, from, message, out) {
+                out.act(Action::Reject { from, cause });
+            }
+        }
+        self.local.thicken(out);
+        self.announce(out);
+    }
+
+    /// Tells this node's buddies all that a successor would have to know of its spans and roots.
+    fn note_everything(&mut self, out: &mut Outbox<'_>) {
+        let buddies = self.recovery.view.buddies_of(self.me);
+        for buddy in buddies.iter() {
+            for span in self.spans.leased() {
+                out.send(buddy, Message::NoteSpan { span });
+            }
+            for (name, layout, address) in self.roots.ready() {
+                out.send(buddy, Message::NoteRoot { name: name.clone(), layout, address });
+            }
+        }
+    }
+
+    /// Says, once in a view, that all pages of this node are replicated.
+    pub(super) fn announce(&mut self, out: &mut Outbox<'_>) {
+        let settled = self.recovery.phase == Phase::Settled && !self.recovery.since.is_empty();
+        if settled && !self.announced && self.local.commits().is_replicated() {
+            self.announced = true;
+            self.tell_all(&[Message::Replicated], out);
+        }
+    }
+
+    /// A member says that all of its pages are replicated.
+    pub(super) fn replicated(&mut self, from: NodeId, out: &mut Outbox<'_>) -> Result<(), Cause> {
+        if self.recovery.since.is_empty() || self.recovery.replicated.contains(from) {
+            return Err(Cause::OutOfTurn);
+        }
+        self.recovery.replicated = self.recovery.replicated.with(from);
+        if self.placement.members.minus(self.recovery.replicated).is_empty() {
+            self.recovery.since.clear();
+            self.local.commits().fully_replicated(out);
+        }
+        Ok(())
+    }
+
+    /// A command whose effect others learn of only once what was written before it is replicated.
+    pub(super) fn order(&mut self, call: CallId, command: Command, out: &mut Outbox<'_>) {
+        if let Command::Unlock { lock, .. } = &command {
+            self.local.commits().close(*lock);
+            self.local.commit_awaited(out);
+        }
+        let after = self.local.flush(out).unwrap_or(RecordId::NONE);
+        self.ordered.push_back(Ordered { after, call, command });
+        self.say_ordered(out);
+    }
+
+    /// Says what waited for records that are acked by now.
+    pub(super) fn say_ordered(&mut self, out: &mut Outbox<'_>) {
+        while self.ordered.front().is_some_and(|first| self.local.commits_ref().is_acked(first.after)) {
+            let Some(Ordered { call, command, .. }) = self.ordered.pop_front() else { break };
+            match command {
+                Command::Sync => out.act(Action::Complete { call, reply: crate::action::Reply::Synced }),
+                other => self.calls.command(call, other, out),
+            }
+        }
+    }
+}

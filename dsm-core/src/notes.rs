@@ -1,0 +1,40 @@
+//! What this node knows of the spans and roots that others' homes keep: those that it leased or asked for itself, and
+//! what the homes whose buddy it is told it. When a home is gone, this is what its successor learns from.
+
+use crate::ids::{Address, PageId};
+use crate::message::SpanRange;
+use std::collections::BTreeMap;
+
+/// The notes of one node.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
+pub(crate) struct Notes {
+    spans: BTreeMap<PageId, SpanRange>,
+    roots: BTreeMap<String, (u64, Address)>,
+}
+
+impl Notes {
+    /// A span is leased.
+    pub fn span(&mut self, span: SpanRange) {
+        self.spans.insert(span.first, span);
+    }
+
+    /// A span is free again.
+    pub fn span_returned(&mut self, first: PageId) {
+        self.spans.remove(&first);
+    }
+
+    /// A root has its address.
+    pub fn root(&mut self, name: String, layout: u64, address: Address) {
+        self.roots.insert(name, (layout, address));
+    }
+
+    /// The spans that are leased, as far as is known here.
+    pub fn spans(&self) -> impl Iterator<Item = SpanRange> + '_ {
+        self.spans.values().copied()
+    }
+
+    /// The roots that have their addresses, as far as is known here: name, layout, address.
+    pub fn roots(&self) -> impl Iterator<Item = (&String, u64, Address)> + '_ {
+        self.roots.iter().map(|(name, &(layout, address))| (name, layout, address))
+    }
+}

@@ -1,0 +1,195 @@
+//! After a change of the view: what all members report, and what follows from it for every page.
+//!
+//! ```text
+//!   Settled ── view ──▶ Gathering ── all reports ──▶ Concluded ── all are ready ──▶ Settled
+//! ```
+//! Every member reports to every other what it holds, once; all draw the same conclusions from the same reports, which
+//! is one cut; and none goes on before all have drawn them. A further change of the view starts over. The directory is
+//! never replicated: it is rebuilt from what the members hold.
+
+use crate::copyset::Copyset;
+use crate::event::Event;
+use crate::ids::{Address, CallId, LockId, NodeId, PageId, Version, ViewId};
+use crate::message::{Holding, Message, PageRun, SpanRange};
+use crate::view::View;
+use std::collections::BTreeMap;
+
+/// What a member has reported.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
+pub(crate) struct Report {
+    pub runs: Vec<PageRun>,
+    pub locks: Vec<(LockId, CallId)>,
+    pub spans: Vec<SpanRange>,
+    pub roots: Vec<(String, u64, Option<Address>)>,
+    /// Barriers passed, and the last view known to be fully replicated: the report is complete.
+    pub end: Option<(u64, ViewId)>,
+}
+
+/// How far the recovery of one node is.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub(crate) struct Recovery {
+    pub view: View,
+    pub phase: Phase,
+    pub reports: BTreeMap<NodeId, Report>,
+    /// Members that have drawn their conclusions.
+    pub ready: Copyset,
+    /// Members all of whose pages are replicated in this view.
+    pub replicated: Copyset,
+    /// The views since the last that was fully replicated, that one included, and this one not.
+    pub since: Vec<View>,
+    /// What members that went on have said already.
+    pub held: Vec<(NodeId, Message)>,
+    /// What threads of this node asked for meanwhile.
+    pub deferred: Vec<Event>,
+    /// Pages that are lost, as runs.
+    pub lost: BTreeMap<u64, u64>,
+}
+
+/// What a node is at.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub(crate) enum Phase {
+    /// Serving.
+    Settled,
+    /// Waiting for reports.
+    Gathering,
+    /// Waiting for the others to have drawn their conclusions.
+    Concluded,
+}
+
+/// What is to become of a run of pages.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) enum Fate {
+    /// Nobody holds it any more, or what is held may be out of date.
+    Lost,
+    /// Its owner lives, and `copies` have read copies.
+    Stays { owner: NodeId, copies: Copyset, kept: Vec<(NodeId, Version)> },
+    /// Its owner is gone: `owner` has its last state that others may have seen, and takes over.
+    Adopted { owner: NodeId, copies: Copyset, kept: Vec<(NodeId, Version)> },
+}
+
+impl Recovery {
+    pub fn new(view: View) -> Recovery {
+        Recovery {
+            view,
+            phase: Phase::Settled,
+            reports: BTreeMap::new(),
+            ready: Copyset::EMPTY,
+            replicated: Copyset::EMPTY,
+            since: Vec::new(),
+            held: Vec::new(),
+            deferred: Vec::new(),
+            lost: BTreeMap::new(),
+        }
+    }
+
+    /// A new view: what was gathered for another means nothing any more.
+    pub fn install(&mut self, view: View) {
+        let before = core::mem::replace(&mut self.view, view);
+        self.since.push(before);
+        self.phase = Phase::Gathering;
+        self.reports.clear();
+        self.ready = Copyset::EMPTY;
+        self.replicated = Copyset::EMPTY;
+        self.held.clear();
+    }
+
+    /// Whether every member's report is complete.
+    pub fn is_complete(&self) -> bool {
+        let whole = |node: NodeId| self.reports.get(&node).is_some_and(|report| report.end.is_some());
+        self.view.members().iter().all(whole)
+    }
+
+    /// Whether some node has died together with all that kept its commits, since all pages were last known to have all
+    /// their holders.
+    pub fn lost_a_group(&self) -> bool {
+        let known = self.reports.values().filter_map(|report| report.end).map(|(_, view)| view).max();
+        let members = self.view.members();
+        let dead =
+            |view: &View, node: NodeId| view.buddies_of(node).with(node).intersection(members).is_empty();
+        let since = self.since.iter().filter(|view| known.is_none_or(|known| view.id() >= known));
+        since.into_iter().any(|view| view.members().iter().any(|node| dead(view, node)))
+    }
+
+    /// Barriers that some member has passed.
+    pub fn passed(&self) -> u64 {
+        self.reports.values().filter_map(|report| report.end).map(|(passed, _)| passed).max().unwrap_or(0)
+    }
+
+    /// The fate of every page that some member reports, by run, in ascending order.
+    pub fn fates(&self) -> Vec<(PageId, u64, Fate)> {
+        let lossy = self.lost_a_group();
+        let mut bounds: Vec<u64> = Vec::new();
+        for run in self.reports.values().flat_map(|report| &report.runs) {
+            bounds.push(run.first.0);
+            bounds.push(run.first.0.saturating_add(run.pages));
+        }
+        bounds.sort_unstable();
+        bounds.dedup();
+        let mut cursors: Vec<(NodeId, &[PageRun])> =
+            self.reports.iter().map(|(node, report)| (*node, report.runs.as_slice())).collect();
+        let mut fates = Vec::new();
+        for bound in bounds.windows(2) {
+            let (first, end) = (bound[0], bound[1]);
+            let mut held = Vec::new();
+            for (node, runs) in &mut cursors {
+                while runs.first().is_some_and(|run| run.first.0 + run.pages <= first) {
+                    *runs = &runs[1..];
+                }
+                if let Some(run) = runs.first().filter(|run| run.first.0 <= first) {
+                    held.push((*node, run.holding));
+                }
+            }
+            if !held.is_empty() {
+                fates.push((PageId(first), end - first, fate(&held, lossy)));
+            }
+        }
+        fates
+    }
+
+    /// Adds a run to the pages that are lost.
+    pub fn lose(&mut self, first: PageId, pages: u64) {
+        self.lost.insert(first.0, pages);
+    }
+
+    /// Whether `page` is lost.
+    pub fn is_lost(&self, page: PageId) -> bool {
+        self.lost.range(..=page.0).next_back().is_some_and(|(first, pages)| page.0 < first + pages)
+    }
+}
+
+/// What is to become of a page of which these members hold this. Everything that any survivor has seen is kept: the
+/// owner has it, and so does whoever has a copy; what is kept for others is the last state that others may have seen,
+/// unless a later one went with all of its holders.
+fn fate(held: &[(NodeId, Holding)], lossy: bool) -> Fate {
+    let mut owner = None;
+    let mut copies = Copyset::EMPTY;
+    let mut kept = Vec::new();
+    for &(node, holding) in held {
+        match holding {
+            Holding::Lost => return Fate::Lost,
+            Holding::Owned => owner = owner.or(Some(node)),
+            Holding::Copy => copies = copies.with(node),
+            Holding::Kept(version) => kept.push((node, version)),
+        }
+    }
+    let newest = kept.iter().map(|(_, version)| *version).max();
+    let keeper = kept.iter().find(|(_, version)| Some(*version) == newest).map(|(node, _)| *node);
+    match (owner, copies.iter().next(), keeper) {
+        (Some(owner), _, _) => Fate::Stays { owner, copies: copies.without(owner), kept },
+        (None, Some(owner), _) => Fate::Adopted { owner, copies: copies.without(owner), kept },
+        (None, None, Some(owner)) if !lossy => Fate::Adopted { owner, copies, kept },
+        (None, None, _) => Fate::Lost,
+    }
+}
+
+/// Pages with what is held of them, in ascending order, as runs.
+pub(crate) fn runs(pages: impl Iterator<Item = (PageId, Holding)>) -> Vec<PageRun> {
+    let mut runs: Vec<PageRun> = Vec::new();
+    for (page, holding) in pages {
+        match runs.last_mut() {
+            Some(run) if run.holding == holding && run.first.0 + run.pages == page.0 => run.pages += 1,
+            Some(_) | None => runs.push(PageRun { first: page, pages: 1, holding }),
+        }
+    }
+    runs
+}
