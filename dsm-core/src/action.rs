@@ -181,8 +181,6 @@ pub enum Reply {
     },
     /// What was written is replicated.
     Synced,
-    /// The root's address is known.
-    RootPublished,
     /// The lock is not the caller's; `holder` has it.
     LockDenied {
         /// Who holds it.

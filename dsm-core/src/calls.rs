@@ -107,6 +107,9 @@ impl Calls {
         let ticket = |call| Ticket { node: self.me, call };
         let (to, message) = match command {
             Command::LockWithdraw { lock, waiting } => {
+                if let Some(Call::Lock { wait, .. }) = self.waiting.get_mut(&waiting) {
+                    *wait = false;
+                }
                 (self.home_of_lock(lock), Message::LockWithdraw { lock, ticket: ticket(waiting) })
             }
             Command::Unlock { lock, acquired } => {

@@ -103,8 +103,8 @@ impl Checks<'_> {
             Message::RecordEnd { .. } => self.keeps_for(self.me, self.from),
             Message::RecordAck { .. } => self.keeps_for(self.from, self.me),
             Message::Release { page, before: _ } => self.page(*page),
-            Message::NoteSpan { span } => self.span(*span).and(self.keeps_for(self.me, self.from)),
-            Message::NoteSpanReturned { first } => self.page(*first).and(self.keeps_for(self.me, self.from)),
+            Message::NoteSpan { span } => self.span(*span).and(self.granted_there(span.first)),
+            Message::NoteSpanReturned { first } => self.granted_there(*first),
             Message::NoteRoot { name, layout: _, address } => {
                 self.name(name).and(self.address(*address)).and(self.keeps_for(self.me, self.from))
             }
@@ -206,6 +206,11 @@ impl Checks<'_> {
     fn granted_here(&self, page: PageId) -> Result<(), Cause> {
         self.page(page)?;
         require(self.placement.granter_of(page) == self.me, Cause::NotHome)
+    }
+
+    fn granted_there(&self, page: PageId) -> Result<(), Cause> {
+        self.page(page)?;
+        require(self.placement.granter_of(page) == self.from, Cause::NotHome)
     }
 
     fn is_lock_home(&self, node: NodeId, lock: LockId) -> Result<(), Cause> {

@@ -122,7 +122,10 @@ impl Commits {
         if let Some(custody) = custody {
             self.saw(custody.version);
         }
-        if !self.is_on() && custody.is_none() && !self.pages.contains_key(&page) {
+        if !self.is_on() {
+            if let Some(state) = self.pages.get_mut(&page) {
+                state.kept = None;
+            }
             return;
         }
         let withheld = self.withholds(page);
@@ -198,6 +201,9 @@ impl Commits {
     /// Commits anew the committed states of pages that have too few holders, as many as fit into one record, without
     /// touching what their sections have written since.
     pub fn begin_thickening(&mut self, out: &mut Outbox<'_>) -> Vec<PageId> {
+        if !self.is_on() {
+            return Vec::new();
+        }
         let (withheld, free): (Vec<PageId>, Vec<PageId>) =
             self.thin.iter().take(limits::WRITE_BEHIND_PAGES).partition(|page| {
                 self.withholds(**page) && self.pages.get(page).is_some_and(|state| state.twin)
@@ -441,8 +447,10 @@ impl Commits {
         let state = self.pages.entry(page).or_default();
         state.kept = None;
         state.custody = version.map(|version| Custody { version, holders });
-        self.dirty.insert(page);
-        self.thin.insert(page);
+        if self.is_on() {
+            self.dirty.insert(page);
+            self.thin.insert(page);
+        }
     }
 
     /// Of a page that this node goes on owning, `kept` is what members reported that they keep.
@@ -467,7 +475,7 @@ impl Commits {
 
     /// Whether all pages of this node have all their holders, and nothing is under way.
     pub fn is_replicated(&self) -> bool {
-        self.thin.is_empty() && !self.records.iter().any(|record| record.thickens)
+        !self.is_on() || self.thin.is_empty() && !self.records.iter().any(|record| record.thickens)
     }
 
     /// All members' pages have all their holders: what was kept besides may go.

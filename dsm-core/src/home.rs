@@ -94,6 +94,14 @@ impl Home {
         Ok(())
     }
 
+    /// The pages that somebody has stored to.
+    pub fn written(&self) -> impl Iterator<Item = PageId> + '_ {
+        let written = |entry: &Entry| {
+            entry.owner.is_some() || entry.active.is_some_and(|fault| fault.want == Want::Write)
+        };
+        self.entries.iter().filter(move |(_, entry)| written(entry)).map(|(page, _)| *page)
+    }
+
     /// Another view: the directory is told anew.
     pub fn clear(&mut self) {
         self.entries.clear();

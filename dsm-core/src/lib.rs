@@ -46,7 +46,7 @@ pub use ids::{
     Address, CallId, Incarnation, LockId, NodeId, PageId, RecordId, SegmentId, Ticket, TransactionId,
     Version, ViewId,
 };
-pub use machine::{Machine, Violation};
+pub use machine::{Landing, Machine, Violation};
 pub use message::{Custody, Holding, Message, PageRun, Payload, RootAnswer, SpanOwner, SpanRange, Zone};
 pub use time::Time;
 pub use view::{Host, Member, View};

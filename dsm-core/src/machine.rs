@@ -28,6 +28,19 @@ use crate::time::Time;
 use crate::view::{Host, View};
 use std::collections::VecDeque;
 
+/// Where the bytes behind a message are to go.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Landing {
+    /// Into the page's frame.
+    Frame,
+    /// Aside, until the page is installed.
+    Aside,
+    /// Aside, until the record counts.
+    Record(RecordId),
+    /// Nowhere: they are read and thrown away.
+    Nowhere,
+}
+
 /// A broken invariant, in words.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("{0}")]
@@ -163,15 +176,49 @@ impl Machine {
         self.to_self = to_self;
     }
 
-    /// Whether the bytes behind `message` may go straight into the page's frame: the frame is unmapped, and waits for
-    /// just these bytes. Otherwise they are read and thrown away.
+    /// Where the bytes behind `message` are to go. A frame takes them only while it is unmapped, waits for just these
+    /// bytes, and keeps no state for others: a sender may die in the middle of them.
+    #[must_use]
+    pub fn landing(&self, from: NodeId, message: &Message) -> Landing {
+        let checks = Checks { me: self.me, from, placement: self.placement, view: &self.recovery.view };
+        if checks.check(message).is_err() {
+            return Landing::Nowhere;
+        }
+        if let Message::Grant { page, transaction, payload: Payload::Bytes, .. } = message {
+            return match (self.local.reserves(*page, *transaction), self.local.commits_ref().keeps(*page)) {
+                (false, _) => Landing::Nowhere,
+                (true, false) => Landing::Frame,
+                (true, true) => Landing::Aside,
+            };
+        }
+        if let Message::RecordPage { record, page: _ } = message {
+            return Landing::Record(*record);
+        }
+        Landing::Nowhere
+    }
+
+    /// Whether the bytes behind `message` may go straight into the page's frame.
     #[must_use]
     pub fn reserves(&self, from: NodeId, message: &Message) -> bool {
-        let Message::Grant { page, transaction, payload: Payload::Bytes, .. } = message else {
-            return false;
-        };
-        let checks = Checks { me: self.me, from, placement: self.placement, view: &self.recovery.view };
-        checks.check(message).is_ok() && self.local.reserves(*page, *transaction)
+        self.landing(from, message) == Landing::Frame
+    }
+
+    /// The view that is installed.
+    #[must_use]
+    pub fn view(&self) -> &View {
+        &self.recovery.view
+    }
+
+    /// Whether all pages of this node are known to be replicated as they should be.
+    #[must_use]
+    pub fn is_fully_replicated(&self) -> bool {
+        self.recovery.since.is_empty()
+    }
+
+    /// Whether this node owns `page`.
+    #[must_use]
+    pub fn owns(&self, page: PageId) -> bool {
+        self.local.owns(page)
     }
 
     /// What this node may do with `page`.
@@ -214,6 +261,10 @@ impl Machine {
     pub fn invariants(&self) -> Result<(), Violation> {
         self.local.invariants().map_err(Violation)?;
         self.home.invariants().map_err(Violation)?;
+        if self.recovery.phase != Phase::Settled {
+            // The directory is of another time than what this node holds.
+            return Ok(());
+        }
         self.own_faults_are_known_at_home()?;
         for page in self.home.pages() {
             let Some((owner, readers)) = self.home.holders(page) else { continue };
@@ -221,10 +272,9 @@ impl Machine {
             if self.local.is_revoking(page) {
                 continue;
             }
-            let says = match owner {
-                Some(owner) if owner == self.me => self.access(page) >= Access::Read,
-                Some(_) | None => (self.access(page) == Access::Read) == readers.contains(self.me),
-            };
+            let owns = self.local.owns(page);
+            let has_copy = self.access(page) == Access::Read && !owns;
+            let says = owns == (owner == Some(self.me)) && has_copy == readers.contains(self.me);
             if !says {
                 let access = self.access(page);
                 return Err(Violation(format!(
@@ -263,6 +313,10 @@ impl Machine {
 
     fn fault(&mut self, now: Time, page: PageId, want: Want, out: &mut Outbox<'_>) {
         assert!(self.placement.geometry.contains(page), "a fault on {page}, outside the region");
+        if self.recovery.is_lost(page) {
+            out.act(Action::Poison { first: page, pages: 1 });
+            return;
+        }
         if self.recovery.phase != Phase::Settled && self.local.access(page) < want.access() {
             self.recovery.deferred.push(Event::Fault { page, want });
             return;
@@ -366,13 +420,16 @@ impl Machine {
             Message::RootAnswered { ticket, answer } => self.calls.root_answered(ticket, answer, out)?,
             Message::RootPublish { name, address } => {
                 let layout = self.roots.publish(from, &name, address, out)?;
-                self.note(|| Message::NoteRoot { name: name.clone(), layout, address }, out);
+                let note = Message::NoteRoot { name: name.clone(), layout, address };
+                for buddy in self.recovery.view.buddies_of(self.me).iter() {
+                    out.send(buddy, note.clone());
+                }
             }
             Message::RootAbandon { name } => self.roots.abandon(from, &name, out)?,
             Message::SpanLease { pages, zone, owner, ticket } => {
                 let answer = self.spans.lease(pages, zone, owner, ticket);
                 if let Message::SpanLeased { span, .. } = answer {
-                    self.note(|| Message::NoteSpan { span }, out);
+                    self.tell_others(&Message::NoteSpan { span }, out);
                 }
                 out.send(from, answer);
             }
@@ -382,7 +439,7 @@ impl Machine {
             }
             Message::SpanReturn { first } => {
                 self.spans.give_back(first)?;
-                self.note(|| Message::NoteSpanReturned { first }, out);
+                self.tell_others(&Message::NoteSpanReturned { first }, out);
             }
             Message::SpanFind { page, ticket } => {
                 out.send(from, Message::SpanFound { ticket, span: self.spans.find(page) });
@@ -468,10 +525,9 @@ impl Machine {
         !recovers && self.recovery.phase == Phase::Concluded
     }
 
-    /// Tells this node's buddies what a successor would have to know.
-    fn note(&self, message: impl Fn() -> Message, out: &mut Outbox<'_>) {
-        for buddy in self.recovery.view.buddies_of(self.me).iter() {
-            out.send(buddy, message());
+    fn tell_others(&self, message: &Message, out: &mut Outbox<'_>) {
+        for member in self.placement.members.without(self.me).iter() {
+            out.send(member, message.clone());
         }
     }
 

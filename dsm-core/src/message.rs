@@ -54,6 +54,8 @@ pub struct PageRun {
 pub enum Holding {
     /// It has been lost.
     Lost,
+    /// Nothing, but as its home it knows that somebody has stored to it.
+    Known,
     /// A committed state, kept for others.
     Kept(Version),
     /// A read copy; it may be a kept state besides.
@@ -350,12 +352,12 @@ pub enum Message {
         /// States before this one may go.
         before: Version,
     },
-    /// Home → buddy: a span is leased.
+    /// Home → all: a span is leased.
     NoteSpan {
         /// The span.
         span: SpanRange,
     },
-    /// Home → buddy: a span is free again.
+    /// Home → all: a span is free again.
     NoteSpanReturned {
         /// Its first page.
         first: PageId,
@@ -380,7 +382,7 @@ pub enum Message {
         /// The locks, and the calls that acquired them.
         held: Vec<(LockId, CallId)>,
     },
-    /// Member → all: spans that the sender knows to be leased, from homes that are gone.
+    /// Member → all: spans that the sender knows to be leased.
     ReportSpans {
         /// The spans.
         spans: Vec<SpanRange>,
@@ -398,6 +400,8 @@ pub enum Message {
     ReportEnd {
         /// How many barriers the sender has passed.
         generation: u64,
+        /// The view by which the sender's directory goes.
+        directory: ViewId,
         /// The last view of which the sender knows that all of its pages were replicated.
         replicated: ViewId,
     },
@@ -405,4 +409,55 @@ pub enum Message {
     Ready,
     /// Member → all: all pages that the sender owns are replicated in this view.
     Replicated,
+}
+
+impl Message {
+    /// The name of its kind.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Message::Request { .. } => "Request",
+            Message::Forward { .. } => "Forward",
+            Message::Invalidate { .. } => "Invalidate",
+            Message::Ack { .. } => "Ack",
+            Message::Grant { .. } => "Grant",
+            Message::Confirm { .. } => "Confirm",
+            Message::Hurry { .. } => "Hurry",
+            Message::Lost { .. } => "Lost",
+            Message::LockRequest { .. } => "LockRequest",
+            Message::LockGrant { .. } => "LockGrant",
+            Message::LockDenied { .. } => "LockDenied",
+            Message::LockWithdraw { .. } => "LockWithdraw",
+            Message::LockRelease { .. } => "LockRelease",
+            Message::BarrierArrive { .. } => "BarrierArrive",
+            Message::BarrierComplete { .. } => "BarrierComplete",
+            Message::LeaveArrive => "LeaveArrive",
+            Message::LeaveComplete => "LeaveComplete",
+            Message::RootClaim { .. } => "RootClaim",
+            Message::RootAnswered { .. } => "RootAnswered",
+            Message::RootPublish { .. } => "RootPublish",
+            Message::RootAbandon { .. } => "RootAbandon",
+            Message::SpanLease { .. } => "SpanLease",
+            Message::SpanLeased { .. } => "SpanLeased",
+            Message::SpanDenied { .. } => "SpanDenied",
+            Message::SpanReturn { .. } => "SpanReturn",
+            Message::SpanFind { .. } => "SpanFind",
+            Message::SpanFound { .. } => "SpanFound",
+            Message::Free { .. } => "Free",
+            Message::RecordPage { .. } => "RecordPage",
+            Message::RecordEnd { .. } => "RecordEnd",
+            Message::RecordAck { .. } => "RecordAck",
+            Message::Release { .. } => "Release",
+            Message::NoteSpan { .. } => "NoteSpan",
+            Message::NoteSpanReturned { .. } => "NoteSpanReturned",
+            Message::NoteRoot { .. } => "NoteRoot",
+            Message::ReportPages { .. } => "ReportPages",
+            Message::ReportLocks { .. } => "ReportLocks",
+            Message::ReportSpans { .. } => "ReportSpans",
+            Message::ReportRoot { .. } => "ReportRoot",
+            Message::ReportEnd { .. } => "ReportEnd",
+            Message::Ready => "Ready",
+            Message::Replicated => "Replicated",
+        }
+    }
 }

@@ -9,6 +9,7 @@
 
 use crate::copyset::Copyset;
 use crate::event::Event;
+use crate::geometry::Geometry;
 use crate::ids::{Address, CallId, LockId, NodeId, PageId, Version, ViewId};
 use crate::message::{Holding, Message, PageRun, SpanRange};
 use crate::view::View;
@@ -21,8 +22,19 @@ pub(crate) struct Report {
     pub locks: Vec<(LockId, CallId)>,
     pub spans: Vec<SpanRange>,
     pub roots: Vec<(String, u64, Option<Address>)>,
-    /// Barriers passed, and the last view known to be fully replicated: the report is complete.
-    pub end: Option<(u64, ViewId)>,
+    /// What comes last: the report is complete.
+    pub end: Option<End>,
+}
+
+/// The end of a report.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub(crate) struct End {
+    /// Barriers passed.
+    pub generation: u64,
+    /// The view by which the directory goes.
+    pub directory: ViewId,
+    /// The last view known to be fully replicated.
+    pub replicated: ViewId,
 }
 
 /// How far the recovery of one node is.
@@ -43,6 +55,8 @@ pub(crate) struct Recovery {
     pub deferred: Vec<Event>,
     /// Pages that are lost, as runs.
     pub lost: BTreeMap<u64, u64>,
+    /// The view by which this node's directory goes.
+    pub directory: ViewId,
 }
 
 /// What a node is at.
@@ -70,6 +84,7 @@ pub(crate) enum Fate {
 impl Recovery {
     pub fn new(view: View) -> Recovery {
         Recovery {
+            directory: view.id(),
             view,
             phase: Phase::Settled,
             reports: BTreeMap::new(),
@@ -102,7 +117,7 @@ impl Recovery {
     /// Whether some node has died together with all that kept its commits, since all pages were last known to have all
     /// their holders.
     pub fn lost_a_group(&self) -> bool {
-        let known = self.reports.values().filter_map(|report| report.end).map(|(_, view)| view).max();
+        let known = self.reports.values().filter_map(|report| report.end).map(|end| end.replicated).max();
         let members = self.view.members();
         let dead =
             |view: &View, node: NodeId| view.buddies_of(node).with(node).intersection(members).is_empty();
@@ -112,14 +127,15 @@ impl Recovery {
 
     /// Barriers that some member has passed.
     pub fn passed(&self) -> u64 {
-        self.reports.values().filter_map(|report| report.end).map(|(passed, _)| passed).max().unwrap_or(0)
+        self.reports.values().filter_map(|report| report.end).map(|end| end.generation).max().unwrap_or(0)
     }
 
     /// The fate of every page that some member reports, by run, in ascending order.
-    pub fn fates(&self) -> Vec<(PageId, u64, Fate)> {
+    pub fn fates(&self, geometry: Geometry) -> Vec<(PageId, u64, Fate)> {
         let lossy = self.lost_a_group();
+        let suspects = if lossy { self.suspects(geometry) } else { Vec::new() };
         let mut bounds: Vec<u64> = Vec::new();
-        for run in self.reports.values().flat_map(|report| &report.runs) {
+        for run in self.reports.values().flat_map(|report| &report.runs).chain(&suspects) {
             bounds.push(run.first.0);
             bounds.push(run.first.0.saturating_add(run.pages));
         }
@@ -127,6 +143,8 @@ impl Recovery {
         bounds.dedup();
         let mut cursors: Vec<(NodeId, &[PageRun])> =
             self.reports.iter().map(|(node, report)| (*node, report.runs.as_slice())).collect();
+        // They are nobody's, so it does not matter whose they are called.
+        cursors.push((NodeId::COORDINATOR, &suspects));
         let mut fates = Vec::new();
         for bound in bounds.windows(2) {
             let (first, end) = (bound[0], bound[1]);
@@ -139,11 +157,40 @@ impl Recovery {
                     held.push((*node, run.holding));
                 }
             }
-            if !held.is_empty() {
-                fates.push((PageId(first), end - first, fate(&held, lossy)));
+            if let Some(fate) = fate(&held, lossy) {
+                fates.push((PageId(first), end - first, fate));
             }
         }
         fates
+    }
+
+    /// Leased pages of which nobody can say whether somebody has stored to them: their home is gone.
+    fn suspects(&self, geometry: Geometry) -> Vec<PageRun> {
+        let view_of = |id: ViewId| self.since.iter().chain([&self.view]).find(|view| view.id() == id);
+        let knows = |page: PageId| {
+            self.reports.iter().any(|(node, report)| {
+                let view = report.end.and_then(|end| view_of(end.directory));
+                view.is_some_and(|view| geometry.home_of(page, view.members()) == *node)
+            })
+        };
+        let mut spans: Vec<SpanRange> =
+            self.reports.values().flat_map(|report| &report.spans).copied().collect();
+        spans.sort_unstable_by_key(|span| (span.first, span.pages));
+        let mut runs: Vec<PageRun> = Vec::new();
+        let mut from = 0;
+        for span in spans {
+            let end = span.first.0 + span.pages;
+            from = from.max(span.first.0);
+            while from < end {
+                let segment = geometry.pages_of(geometry.segment_of(PageId(from)));
+                let until = segment.end.min(end);
+                if !knows(PageId(from)) {
+                    runs.push(PageRun { first: PageId(from), pages: until - from, holding: Holding::Known });
+                }
+                from = until;
+            }
+        }
+        runs
     }
 
     /// Adds a run to the pages that are lost.
@@ -160,13 +207,14 @@ impl Recovery {
 /// What is to become of a page of which these members hold this. Everything that any survivor has seen is kept: the
 /// owner has it, and so does whoever has a copy; what is kept for others is the last state that others may have seen,
 /// unless a later one went with all of its holders.
-fn fate(held: &[(NodeId, Holding)], lossy: bool) -> Fate {
+fn fate(held: &[(NodeId, Holding)], lossy: bool) -> Option<Fate> {
     let mut owner = None;
     let mut copies = Copyset::EMPTY;
     let mut kept = Vec::new();
     for &(node, holding) in held {
         match holding {
-            Holding::Lost => return Fate::Lost,
+            Holding::Lost => return Some(Fate::Lost),
+            Holding::Known => {}
             Holding::Owned => owner = owner.or(Some(node)),
             Holding::Copy => copies = copies.with(node),
             Holding::Kept(version) => kept.push((node, version)),
@@ -175,10 +223,12 @@ fn fate(held: &[(NodeId, Holding)], lossy: bool) -> Fate {
     let newest = kept.iter().map(|(_, version)| *version).max();
     let keeper = kept.iter().find(|(_, version)| Some(*version) == newest).map(|(node, _)| *node);
     match (owner, copies.iter().next(), keeper) {
-        (Some(owner), _, _) => Fate::Stays { owner, copies: copies.without(owner), kept },
-        (None, Some(owner), _) => Fate::Adopted { owner, copies: copies.without(owner), kept },
-        (None, None, Some(owner)) if !lossy => Fate::Adopted { owner, copies, kept },
-        (None, None, _) => Fate::Lost,
+        (Some(owner), _, _) => Some(Fate::Stays { owner, copies: copies.without(owner), kept }),
+        (None, Some(owner), _) => Some(Fate::Adopted { owner, copies: copies.without(owner), kept }),
+        (None, None, Some(owner)) if !lossy => Some(Fate::Adopted { owner, copies, kept }),
+        (None, None, _) if lossy && !held.is_empty() => Some(Fate::Lost),
+        // What its owner stored was never replicated, so nobody has seen it: it is as nobody had ever touched it.
+        (None, None, _) => None,
     }
 }
 

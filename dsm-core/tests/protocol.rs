@@ -446,7 +446,10 @@ fn what_no_correct_peer_says_is_refused_and_changes_nothing() {
         (Message::Lost { page: there, transaction: transaction(0, 1), node: NodeId(99) }, Cause::NotMember),
         (Message::LockRelease { lock, ticket: ticket(1) }, Cause::OutOfTurn),
         (Message::LockRequest { lock, ticket: ticket(2), wait: true }, Cause::Impersonation),
-        (Message::LockGrant { lock: LockId(Address(1)), ticket: ticket(0), recovered: None }, Cause::AddressOutside),
+        (
+            Message::LockGrant { lock: LockId(Address(1)), ticket: ticket(0), recovered: None },
+            Cause::AddressOutside,
+        ),
         (Message::BarrierArrive { generation: 7 }, Cause::OutOfTurn),
         (Message::BarrierComplete { generation: 0, view: dsm_core::ViewId::FIRST }, Cause::NotHome),
         (Message::RootAbandon { name: "x".repeat(1000) }, Cause::BeyondLimit),

@@ -213,6 +213,7 @@ fn settle(reply: Reply) -> Result<Reply> {
         | Reply::BarrierPassed { .. }
         | Reply::Busy
         | Reply::Left
+        | Reply::Synced
         | Reply::Root(_)
         | Reply::Span(_)
         | Reply::SpanDenied { .. }

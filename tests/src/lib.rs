@@ -3,4 +3,5 @@
 pub mod harness;
 pub mod model;
 pub mod sim;
+pub mod survive;
 pub mod worker;

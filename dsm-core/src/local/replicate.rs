@@ -76,8 +76,10 @@ impl Local {
             return;
         }
         for page in &pages {
-            if let Some(state) = self.pages.get_mut(page) {
-                state.reduce(*page, Access::Read, out);
+            // An instruction that was to retire first, is still to: the page stays.
+            if let Some(state) = self.pages.get_mut(page).filter(|state| state.access == Access::Write) {
+                state.access = Access::Read;
+                out.act(Action::Protect { page: *page, access: Access::Read });
             }
         }
         self.commits.begin(pages, out);

@@ -9,7 +9,7 @@ use crate::limits;
 use crate::message::{Holding, Message};
 use crate::outbox::Outbox;
 use crate::placement::Placement;
-use crate::recovery::{Fate, Phase, runs};
+use crate::recovery::{End, Fate, Phase, runs};
 use crate::time::Time;
 use crate::view::View;
 use std::collections::BTreeMap;
@@ -18,24 +18,22 @@ impl Machine {
     /// The members have agreed on `view`: what is under way is aborted, and all tell all what they hold.
     pub(super) fn install(&mut self, view: View, out: &mut Outbox<'_>) {
         let members = view.members();
-        let before = self.placement;
-        self.placement = Placement::new(before.geometry, members);
+        self.placement = Placement::new(self.placement.geometry, members);
         for (page, want) in self.local.abort() {
             self.recovery.deferred.push(Event::Fault { page, want });
         }
         out.act(Action::DropRecords);
         let buddies = view.buddies_of(self.me);
         self.local.commits().install(view.id(), members, buddies);
-        self.home.clear();
         self.locks.install(members);
         self.calls.install(self.placement);
         self.recovery.install(view);
         self.announced = false;
-        self.report(before, out);
+        self.report(out);
     }
 
     /// Tells every member what this node holds, itself included.
-    fn report(&mut self, before: Placement, out: &mut Outbox<'_>) {
+    fn report(&mut self, out: &mut Outbox<'_>) {
         let mut parts = Vec::new();
         for some in runs(self.holdings().into_iter()).chunks(limits::REPORT_RUNS_MAX) {
             parts.push(Message::ReportPages { runs: some.to_vec() });
@@ -46,8 +44,7 @@ impl Machine {
         }
         let known: BTreeMap<PageId, _> =
             self.spans.leased().chain(self.calls.notes().spans()).map(|span| (span.first, span)).collect();
-        let moved = |page: PageId| before.granter_of(page) != self.placement.granter_of(page);
-        let spans: Vec<_> = known.into_values().filter(|span| moved(span.first)).collect();
+        let spans: Vec<_> = known.into_values().collect();
         for some in spans.chunks(limits::REPORT_ITEMS_MAX) {
             parts.push(Message::ReportSpans { spans: some.to_vec() });
         }
@@ -59,7 +56,8 @@ impl Machine {
         }
         let generation = self.calls.generation();
         let replicated = self.recovery.since.first().map_or(self.recovery.view.id(), View::id);
-        parts.push(Message::ReportEnd { generation, replicated });
+        let directory = self.recovery.directory;
+        parts.push(Message::ReportEnd { generation, directory, replicated });
         self.tell_all(&parts, out);
     }
 
@@ -73,7 +71,8 @@ impl Machine {
 
     /// What this node holds of each page that it holds something of.
     fn holdings(&mut self) -> BTreeMap<PageId, Holding> {
-        let mut holdings = BTreeMap::new();
+        let mut holdings: BTreeMap<PageId, Holding> =
+            self.home.written().map(|page| (page, Holding::Known)).collect();
         for (page, version) in self.local.commits().kept() {
             holdings.insert(page, Holding::Kept(version));
         }
@@ -114,7 +113,9 @@ impl Machine {
             Message::ReportLocks { held } => report.locks.extend(held),
             Message::ReportSpans { spans } => report.spans.extend(spans),
             Message::ReportRoot { name, layout, address } => report.roots.push((name, layout, address)),
-            Message::ReportEnd { generation, replicated } => report.end = Some((generation, replicated)),
+            Message::ReportEnd { generation, directory, replicated } => {
+                report.end = Some(End { generation, directory, replicated });
+            }
             other => unreachable!("{other:?} is no part of a report"),
         }
         if self.recovery.is_complete() {
@@ -125,7 +126,10 @@ impl Machine {
 
     /// All reports are in: what follows from them is the same at every member.
     fn conclude(&mut self, out: &mut Outbox<'_>) {
-        for (first, pages, fate) in self.recovery.fates() {
+        let fates = self.recovery.fates(self.placement.geometry);
+        self.home.clear();
+        self.recovery.directory = self.recovery.view.id();
+        for (first, pages, fate) in fates {
             if fate == Fate::Lost {
                 self.lose(first, pages, out);
                 continue;
@@ -227,8 +231,9 @@ impl Machine {
         for ordered in &mut self.ordered {
             ordered.after = record.unwrap_or(RecordId::NONE);
         }
-        self.say_ordered(out);
+        // First what was said before and may not have been heard, then what could not be said yet.
         self.calls.resume(self.recovery.passed(), view, out);
+        self.say_ordered(out);
         self.recovery.reports.clear();
         for event in core::mem::take(&mut self.recovery.deferred) {
             match event {
@@ -254,9 +259,6 @@ impl Machine {
     fn note_everything(&mut self, out: &mut Outbox<'_>) {
         let buddies = self.recovery.view.buddies_of(self.me);
         for buddy in buddies.iter() {
-            for span in self.spans.leased() {
-                out.send(buddy, Message::NoteSpan { span });
-            }
             for (name, layout, address) in self.roots.ready() {
                 out.send(buddy, Message::NoteRoot { name: name.clone(), layout, address });
             }

@@ -79,7 +79,11 @@ fn page_message() -> impl Strategy<Value = Message> {
         ),
         (page(), transaction()).prop_map(|(page, transaction)| Message::Hurry { page, transaction }),
         (page(), transaction()).prop_map(|(page, transaction)| Message::Invalidate { page, transaction }),
-        (page(), transaction()).prop_map(|(page, transaction)| Message::Ack { page, transaction, custody: None }),
+        (page(), transaction()).prop_map(|(page, transaction)| Message::Ack {
+            page,
+            transaction,
+            custody: None
+        }),
         (page(), transaction(), access, payload(), nodes(), any::<bool>()).prop_map(
             |(page, transaction, access, payload, awaiting, contended)| Message::Grant {
                 page,

@@ -32,7 +32,7 @@ pub struct Counts {
 impl Counts {
     /// One more message.
     pub(super) fn message(&mut self, message: &Message) {
-        *self.messages.entry(kind(message)).or_default() += 1;
+        *self.messages.entry(message.name()).or_default() += 1;
     }
 
     /// The run came to this instant.
@@ -78,39 +78,5 @@ impl fmt::Display for Counts {
             self.hand_offs,
             self.virtual_ns as f64 / NANOS_PER_SECOND,
         )
-    }
-}
-
-/// The name of a message's kind.
-fn kind(message: &Message) -> &'static str {
-    match message {
-        Message::Request { .. } => "Request",
-        Message::Forward { .. } => "Forward",
-        Message::Invalidate { .. } => "Invalidate",
-        Message::Ack { .. } => "Ack",
-        Message::Grant { .. } => "Grant",
-        Message::Confirm { .. } => "Confirm",
-        Message::Hurry { .. } => "Hurry",
-        Message::Lost { .. } => "Lost",
-        Message::LockRequest { .. } => "LockRequest",
-        Message::LockGrant { .. } => "LockGrant",
-        Message::LockDenied { .. } => "LockDenied",
-        Message::LockWithdraw { .. } => "LockWithdraw",
-        Message::LockRelease { .. } => "LockRelease",
-        Message::BarrierArrive { .. } => "BarrierArrive",
-        Message::BarrierComplete { .. } => "BarrierComplete",
-        Message::LeaveArrive => "LeaveArrive",
-        Message::LeaveComplete => "LeaveComplete",
-        Message::RootClaim { .. } => "RootClaim",
-        Message::RootAnswered { .. } => "RootAnswered",
-        Message::RootPublish { .. } => "RootPublish",
-        Message::RootAbandon { .. } => "RootAbandon",
-        Message::SpanLease { .. } => "SpanLease",
-        Message::SpanLeased { .. } => "SpanLeased",
-        Message::SpanDenied { .. } => "SpanDenied",
-        Message::SpanReturn { .. } => "SpanReturn",
-        Message::SpanFind { .. } => "SpanFind",
-        Message::SpanFound { .. } => "SpanFound",
-        Message::Free { .. } => "Free",
     }
 }

@@ -79,6 +79,16 @@ impl World {
             }
             Action::Freed { address } => self.oracle.freed(address, node),
             Action::Reject { from, cause } => Err(format!("{node} rejects what {from} said: {cause}")),
+            Action::SendCopy { .. }
+            | Action::KeepTwin { .. }
+            | Action::DropTwin { .. }
+            | Action::ApplyRecord { .. }
+            | Action::DropRecords
+            | Action::Discard { .. }
+            | Action::Poison { .. }
+            | Action::Resumed { .. } => {
+                Err(format!("{node} replicates, though nobody is to keep anything: {action:?}"))
+            }
         }
     }
 

@@ -21,9 +21,9 @@ pub(crate) mod panics;
 mod plan;
 mod program;
 mod queue;
-mod rng;
+pub(crate) mod rng;
 mod threads;
-mod trace;
+pub(crate) mod trace;
 mod world;
 
 pub use counts::Counts;

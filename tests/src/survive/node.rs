@@ -1,0 +1,86 @@
+//! One node: its machine, page table, frames, and what it has set aside. Data only.
+
+use super::plan::{Plan, Step, WORDS};
+use dsm_core::{Access, CallId, Machine, Message, NodeId, PageId, RecordId, Timer, ViewId, Want};
+use std::collections::{BTreeMap, VecDeque};
+
+/// The bytes of one page, in few words.
+pub type Frame = [u64; WORDS];
+
+/// What a thread is doing.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum State {
+    Ready,
+    Faulted(PageId, Want),
+    Calling(CallId),
+    Done,
+}
+
+/// A virtual thread.
+#[derive(Clone, Debug)]
+pub struct Thread {
+    pub program: VecDeque<Step>,
+    pub state: State,
+    /// The call by which it holds a lock.
+    pub acquired: Option<CallId>,
+    /// What its section found in the counters.
+    pub found: u64,
+}
+
+/// One node.
+pub struct SimNode {
+    pub machine: Machine,
+    pub access: Vec<Access>,
+    pub frames: Vec<Frame>,
+    pub twins: BTreeMap<PageId, Frame>,
+    /// Bytes that came for frames that keep something.
+    pub aside: BTreeMap<PageId, Frame>,
+    /// Bytes of records that do not count yet.
+    pub records: BTreeMap<(NodeId, RecordId), BTreeMap<PageId, Frame>>,
+    pub poisoned: Vec<bool>,
+    pub threads: Vec<Thread>,
+    /// The threads that wait for calls.
+    pub calls: BTreeMap<CallId, usize>,
+    pub calls_made: u64,
+    /// What `sync` calls promise once they are answered: stores, and sections of each domain.
+    pub promises: BTreeMap<CallId, (u64, Vec<u64>)>,
+    pub timers: BTreeMap<Timer, u64>,
+    pub timers_set: u64,
+    /// Messages of views that are not installed here yet.
+    pub early: Vec<(ViewId, NodeId, Message)>,
+    pub dead: bool,
+}
+
+impl SimNode {
+    pub fn new(plan: &Plan, me: NodeId) -> SimNode {
+        let pages = usize::try_from(plan.geometry.pages()).unwrap_or(0);
+        let thread = |program: &Vec<Step>| Thread {
+            program: program.iter().copied().collect(),
+            state: State::Ready,
+            acquired: None,
+            found: 0,
+        };
+        SimNode {
+            machine: Machine::in_view(me, plan.view.clone(), plan.geometry),
+            access: vec![Access::None; pages],
+            frames: vec![[0; WORDS]; pages],
+            twins: BTreeMap::new(),
+            aside: BTreeMap::new(),
+            records: BTreeMap::new(),
+            poisoned: vec![false; pages],
+            threads: plan.programs[me.index()].iter().map(thread).collect(),
+            calls: BTreeMap::new(),
+            calls_made: 0,
+            promises: BTreeMap::new(),
+            timers: BTreeMap::new(),
+            timers_set: 0,
+            early: Vec::new(),
+            dead: false,
+        }
+    }
+}
+
+/// A page as an index.
+pub fn slot(page: PageId) -> usize {
+    usize::try_from(page.0).unwrap_or(usize::MAX)
+}

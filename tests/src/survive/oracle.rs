@@ -1,0 +1,246 @@
+//! What must have survived, known from outside.
+//!
+//! Every store has a place in its word's history, and the knowledge of its node at that moment: how many stores of each
+//! node it may depend on. Loads, locks and barriers pass knowledge on. After a recovery, what survivors know of a dead
+//! node's stores must be there, and with each of its stores all before it: a prefix of what it did.
+
+use super::Check;
+use super::node::slot;
+use super::plan::{Plan, WORDS};
+use dsm_core::{Copyset, NodeId, PageId};
+use std::collections::BTreeMap;
+
+/// How many stores of each node one may depend on.
+pub type Knowledge = [u64; 8];
+
+#[derive(Clone, Copy, Debug)]
+struct Stored {
+    value: u64,
+    by: NodeId,
+    knowledge: Knowledge,
+}
+
+/// A counter of sections.
+#[derive(Clone, Default, Debug)]
+struct Sections {
+    /// The highest count that each node has completed or seen.
+    known: [u64; 8],
+    /// The highest count that is safe whatever happens.
+    safe: u64,
+    /// The highest count that was ever begun.
+    begun: u64,
+    /// Who is in a section.
+    holder: Option<NodeId>,
+    /// What the last to release the lock knew.
+    released: Knowledge,
+}
+
+/// The truth.
+pub struct Oracle {
+    words: Vec<Vec<Stored>>,
+    values: u64,
+    known: Vec<Knowledge>,
+    sections: Vec<Sections>,
+    /// What those knew who arrived at each barrier, and how many barriers each node has passed.
+    barriers: Vec<Knowledge>,
+    passed: Vec<usize>,
+    /// What has been promised by `sync`.
+    synced: Vec<u64>,
+    dead: Copyset,
+    lost: BTreeMap<PageId, ()>,
+}
+
+impl Oracle {
+    pub fn new(plan: &Plan) -> Oracle {
+        let pages = usize::try_from(plan.geometry.pages()).unwrap_or(0);
+        Oracle {
+            words: vec![Vec::new(); pages * WORDS],
+            values: 0,
+            known: vec![[0; 8]; 8],
+            sections: vec![Sections::default(); plan.domains.len()],
+            barriers: Vec::new(),
+            passed: vec![0; 8],
+            synced: vec![0; 8],
+            dead: Copyset::EMPTY,
+            lost: BTreeMap::new(),
+        }
+    }
+
+    fn word(page: PageId, word: usize) -> usize {
+        slot(page) * WORDS + word
+    }
+
+    /// A load must return the latest store.
+    pub fn loaded(&mut self, by: NodeId, page: PageId, word: usize, value: u64) -> Check {
+        let history = &self.words[Self::word(page, word)];
+        let latest = history.last().map_or(0, |stored| stored.value);
+        if value != latest {
+            return Err(format!(
+                "{by} loads {value} from word {word} of {page}, but the latest store was {latest}"
+            ));
+        }
+        if let Some(stored) = history.last().copied() {
+            self.learn(by, stored.knowledge);
+        }
+        Ok(())
+    }
+
+    /// A new value is stored; returns it.
+    pub fn store(&mut self, by: NodeId, page: PageId, word: usize) -> u64 {
+        self.values += 1;
+        let known = &mut self.known[by.index()];
+        known[by.index()] += 1;
+        let stored = Stored { value: self.values, by, knowledge: *known };
+        self.words[Self::word(page, word)].push(stored);
+        self.values
+    }
+
+    fn learn(&mut self, node: NodeId, what: Knowledge) {
+        for (known, learned) in self.known[node.index()].iter_mut().zip(what) {
+            *known = (*known).max(learned);
+        }
+    }
+
+    /// A node's stores up to now are promised to survive.
+    pub fn synced(&mut self, node: NodeId, through: u64) {
+        let synced = &mut self.synced[node.index()];
+        *synced = (*synced).max(through);
+    }
+
+    /// How many stores a node has made.
+    pub fn stores_of(&self, node: NodeId) -> u64 {
+        self.known[node.index()][node.index()]
+    }
+
+    pub fn locked(&mut self, domain: usize, by: NodeId) -> Check {
+        let section = &mut self.sections[domain];
+        if let Some(other) = section.holder {
+            return Err(format!("{by} is granted domain {domain}, which {other} holds"));
+        }
+        section.holder = Some(by);
+        let released = section.released;
+        self.learn(by, released);
+        Ok(())
+    }
+
+    /// A section begins with these counts.
+    pub fn looked(&mut self, domain: usize, by: NodeId, counts: [u64; 2]) -> Check {
+        let dead = self.dead;
+        let section = &mut self.sections[domain];
+        let [one, other] = counts;
+        if one != other {
+            return Err(format!("{by} finds domain {domain} torn: {one} and {other}"));
+        }
+        let live = |node: &usize| !dead.contains(NodeId(u16::try_from(*node).unwrap_or(u16::MAX)));
+        let least = (0..8).filter(live).map(|node| section.known[node]).max().unwrap_or(0).max(section.safe);
+        if one < least || one > section.begun {
+            return Err(format!(
+                "{by} finds {one} sections of domain {domain}; {least} must have survived, {} were begun",
+                section.begun
+            ));
+        }
+        section.known[by.index()] = one;
+        section.begun = one + 1;
+        Ok(())
+    }
+
+    pub fn unlocked(&mut self, domain: usize, by: NodeId, count: u64) {
+        let section = &mut self.sections[domain];
+        section.holder = None;
+        section.known[by.index()] = count;
+        section.released = self.known[by.index()];
+    }
+
+    /// All sections that a node has completed are promised to survive.
+    pub fn sections_synced(&mut self, node: NodeId, counts: &[u64]) {
+        for (section, count) in self.sections.iter_mut().zip(counts) {
+            section.safe = section.safe.max(*count);
+        }
+        let _ = node;
+    }
+
+    /// What a node knows of the sections that were completed.
+    pub fn sections_of(&self, node: NodeId) -> Vec<u64> {
+        self.sections.iter().map(|section| section.known[node.index()]).collect()
+    }
+
+    pub fn arrived(&mut self, node: NodeId) {
+        let generation = self.passed[node.index()];
+        if self.barriers.len() <= generation {
+            self.barriers.resize(generation + 1, [0; 8]);
+        }
+        let known = self.known[node.index()];
+        for (all, one) in self.barriers[generation].iter_mut().zip(known) {
+            *all = (*all).max(one);
+        }
+    }
+
+    pub fn met(&mut self, node: NodeId) {
+        let generation = self.passed[node.index()];
+        self.passed[node.index()] += 1;
+        let all = self.barriers[generation];
+        self.learn(node, all);
+    }
+
+    pub fn died(&mut self, node: NodeId) {
+        self.dead = self.dead.with(node);
+        for section in &mut self.sections {
+            if section.holder == Some(node) {
+                section.holder = None;
+            }
+        }
+    }
+
+    /// Pages that were declared lost. Nothing is expected of them any more.
+    pub fn lost(&mut self, page: PageId) {
+        self.lost.insert(page, ());
+    }
+
+    /// Whether a page of the domain is lost.
+    pub fn is_lost(&self, page: PageId) -> bool {
+        self.lost.contains_key(&page)
+    }
+
+    /// All members have recovered: `frame` says what each plain page holds now. What of it the dead had stored must be
+    /// a prefix of what they did, with all that survivors know of in it; what is not in it never was.
+    pub fn recovered(&mut self, pages: &[PageId], frame: impl Fn(PageId) -> Option<[u64; WORDS]>) -> Check {
+        let mut cut: Knowledge = [0; 8];
+        let live: Vec<usize> =
+            (0..8_u16).filter(|rank| !self.dead.contains(NodeId(*rank))).map(usize::from).collect();
+        for (node, all) in cut.iter_mut().enumerate() {
+            *all =
+                live.iter().map(|&knower| self.known[knower][node]).max().unwrap_or(0).max(self.synced[node]);
+        }
+        let mut found = Vec::new();
+        for &page in pages.iter().filter(|page| !self.lost.contains_key(page)) {
+            let words = frame(page).unwrap_or([0; WORDS]);
+            for (word, value) in words.into_iter().enumerate() {
+                let history = &self.words[Self::word(page, word)];
+                let length = match value {
+                    0 => 0,
+                    _ => 1 + history.iter().position(|stored| stored.value == value).ok_or_else(|| {
+                        format!("word {word} of {page} holds {value}, which was never stored there, or undone before")
+                    })?,
+                };
+                for stored in history[..length].iter().rev().take(1) {
+                    for (all, one) in cut.iter_mut().zip(stored.knowledge) {
+                        *all = (*all).max(one);
+                    }
+                }
+                found.push((page, word, length));
+            }
+        }
+        for (page, word, length) in found {
+            let history = &mut self.words[Self::word(page, word)];
+            let by = |stored: &Stored| stored.knowledge[stored.by.index()] <= cut[stored.by.index()];
+            if let Some(missing) = history[length..].iter().find(|stored| by(stored)) {
+                return Err(format!(
+                    "{missing:?} to word {word} of {page} is gone, though survivors depend on {:?} of its node's stores",
+                    cut[missing.by.index()]
+                ));
+            }
+            history.truncate(length);
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,174 @@
+//! What a seed decides: the cluster, its pages and sections, and who dies when.
+
+use crate::sim::rng::Rng;
+use dsm_core::{Address, Geometry, Host, Incarnation, LockId, NodeId, PageId, SegmentId, Time, View, limits};
+
+/// Words of a virtual page.
+pub const WORDS: usize = 3;
+
+/// A domain: a lock, and two pages of which each has a counter that its sections keep equal.
+#[derive(Clone, Copy, Debug)]
+pub struct Domain {
+    /// The lock; its page is the first of the two.
+    pub lock: LockId,
+    /// The two pages.
+    pub pages: [PageId; 2],
+}
+
+/// What a thread does next.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Step {
+    /// Loads a word of a plain page.
+    Load(PageId, usize),
+    /// Stores a new value into a word of a plain page.
+    Store(PageId, usize),
+    /// Acquires the lock of a domain.
+    Lock(usize),
+    /// Says which pages belong to the domain.
+    Cover(usize),
+    /// Loads both counters of the domain; they must be equal.
+    Look(usize),
+    /// Stores one more into a counter of the domain.
+    Count(usize, usize),
+    /// Releases the lock of a domain.
+    Unlock(usize),
+    /// Waits until all stores outside sections are replicated.
+    Sync,
+    /// Waits for all members.
+    Barrier,
+}
+
+/// What a seed decides.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    pub geometry: Geometry,
+    pub view: View,
+    pub plain: Vec<PageId>,
+    pub domains: Vec<Domain>,
+    /// The programs of each node's threads.
+    pub programs: Vec<Vec<Vec<Step>>>,
+    /// Who dies, and when.
+    pub deaths: Vec<(Time, NodeId)>,
+    /// A message's way, in nanoseconds, at least and at most.
+    pub way: (u64, u64),
+    /// From one instruction to the next, at most.
+    pub think: u64,
+    /// From a death to the view without the dead, at most.
+    pub notice: u64,
+}
+
+const MICRO: u64 = 1000;
+const MILLI: u64 = 1000 * MICRO;
+
+impl Plan {
+    /// The plan of a seed's stream.
+    pub fn draw(rng: &mut Rng) -> Plan {
+        let nodes = rng.between(2, 6);
+        let replicas = *rng.pick(&[0, 1, 1, 1, 2]);
+        let size = limits::SEGMENTS_MIN * limits::PAGE_SIZE_MIN;
+        let geometry = Geometry::new(limits::REGION_BASE_DEFAULT, size, limits::PAGE_SIZE_MIN)
+            .expect("a few small pages at the default base fit");
+        let ranks = 0..u16::try_from(nodes).expect("at most six");
+        let named = ranks.map(|rank| (NodeId(rank), Incarnation(u64::from(rank)), Host(u64::from(rank))));
+        let view = View::first(named, replicas);
+        let mut pages: Vec<PageId> = geometry
+            .small_zone()
+            .map(|segment| PageId(geometry.pages_of(SegmentId(segment)).start))
+            .collect();
+        let mut take = |rng: &mut Rng| pages.swap_remove(rng.index(pages.len()));
+        let plain: Vec<PageId> = (0..rng.between(1, 4)).map(|_| take(rng)).collect();
+        let domains: Vec<Domain> = (0..rng.between(0, 2))
+            .map(|_| {
+                let pages = [take(rng), take(rng)];
+                Domain { lock: LockId(Address(geometry.address_of(pages[0]).0)), pages }
+            })
+            .collect();
+        let blocks = rng.between(3, 25);
+        let barriers = rng.below(3);
+        let programs = (0..nodes)
+            .map(|_| {
+                let threads = rng.between(1, 2);
+                (0..threads)
+                    .map(|index| {
+                        program(rng, &plain, domains.len(), blocks, if index == 0 { barriers } else { 0 })
+                    })
+                    .collect()
+            })
+            .collect();
+        let deaths = deaths(rng, nodes);
+        Plan {
+            geometry,
+            view,
+            plain,
+            domains,
+            programs,
+            deaths,
+            way: (rng.between(2, 50) * MICRO, *rng.pick(&[5, 100, 1000]) * MICRO),
+            think: *rng.pick(&[MICRO, 20 * MICRO, 200 * MICRO]),
+            notice: *rng.pick(&[10 * MICRO, MILLI, 5 * MILLI]),
+        }
+    }
+}
+
+/// None, one, two at once, or one after the other; never all.
+fn deaths(rng: &mut Rng, nodes: u64) -> Vec<(Time, NodeId)> {
+    let count = (*rng.pick(&[0, 1, 1, 1, 2, 2, 3])).min(nodes - 1);
+    let horizon = *rng.pick(&[MILLI, 5 * MILLI, 20 * MILLI]);
+    let mut ranks: Vec<u16> = (0..u16::try_from(nodes).unwrap_or(0)).collect();
+    let together = rng.chance(300);
+    let first = rng.below(horizon);
+    (0..count)
+        .map(|_| {
+            let node = NodeId(ranks.swap_remove(rng.index(ranks.len())));
+            let at = if together { first + rng.below(100 * MICRO) } else { rng.below(horizon) };
+            (Time::from_nanos(2 * MILLI + at), node)
+        })
+        .collect()
+}
+
+fn program(rng: &mut Rng, plain: &[PageId], domains: usize, blocks: u64, barriers: u64) -> Vec<Step> {
+    let mut steps = Vec::new();
+    for _ in 0..blocks {
+        match rng.weighted(&[4, 5, if domains > 0 { 4 } else { 0 }, 1]) {
+            0 => steps.push(Step::Load(*rng.pick(plain), rng.index(WORDS))),
+            1 => steps.push(Step::Store(*rng.pick(plain), rng.index(WORDS))),
+            2 => section(rng, plain, domains, &mut steps),
+            _ => steps.push(Step::Sync),
+        }
+    }
+    // Barriers must be as many on each node, wherever they stand: none inside a section.
+    let mut outside: Vec<usize> = vec![0];
+    let mut depth = 0;
+    for (index, step) in steps.iter().enumerate() {
+        match step {
+            Step::Lock(_) => depth += 1,
+            Step::Unlock(_) => depth -= 1,
+            Step::Load(..)
+            | Step::Store(..)
+            | Step::Cover(_)
+            | Step::Look(_)
+            | Step::Count(..)
+            | Step::Sync
+            | Step::Barrier => {}
+        }
+        if depth == 0 {
+            outside.push(index + 1);
+        }
+    }
+    let mut places: Vec<usize> = (0..barriers).map(|_| *rng.pick(&outside)).collect();
+    places.sort_unstable();
+    for place in places.into_iter().rev() {
+        steps.insert(place, Step::Barrier);
+    }
+    steps
+}
+
+fn section(rng: &mut Rng, plain: &[PageId], domains: usize, steps: &mut Vec<Step>) {
+    let domain = rng.index(domains);
+    let first = rng.index(2);
+    steps.extend([Step::Lock(domain), Step::Look(domain), Step::Count(domain, first)]);
+    if rng.chance(200) {
+        steps.push(Step::Store(*rng.pick(plain), rng.index(WORDS)));
+    }
+    steps.extend([Step::Count(domain, 1 - first), Step::Unlock(domain)]);
+}

@@ -1,0 +1,209 @@
+//! The virtual threads: one instruction or call at a time, each tried again after its fault is resolved.
+
+use super::Check;
+use super::node::{State, slot};
+use super::plan::{Domain, Step};
+use super::world::{Happening, World};
+use dsm_core::{Access, CallId, Command, Event, NodeId, PageId, Reply, SpanOwner, SpanRange, Want};
+
+/// The word of a domain's pages that its sections count in.
+const COUNTER: usize = 0;
+
+/// From a fault to the engine's hearing of it.
+const REPORT_NS_MAX: u64 = 5_000;
+
+impl World {
+    pub(super) fn resume(&mut self, node: NodeId, index: usize) {
+        self.node(node).threads[index].state = State::Ready;
+        let at = self.after(self.plan.think);
+        self.schedule(at, Happening::Step(node, index));
+    }
+
+    pub(super) fn step(&mut self, node: NodeId, index: usize) -> Check {
+        if self.node(node).dead || self.node(node).threads[index].state != State::Ready {
+            return Ok(());
+        }
+        let Some(&step) = self.node(node).threads[index].program.front() else {
+            self.node(node).threads[index].state = State::Done;
+            return Ok(());
+        };
+        match step {
+            Step::Load(page, word) => {
+                if self.can(node, index, page, Want::Read)? {
+                    let value = self.node(node).frames[slot(page)][word];
+                    self.oracle.loaded(node, page, word, value)?;
+                    self.retire(node, index);
+                }
+                Ok(())
+            }
+            Step::Store(page, word) => {
+                if self.can(node, index, page, Want::Write)? {
+                    let value = self.oracle.store(node, page, word);
+                    self.counts.stores += 1;
+                    self.trace.note(self.now, node, || format!("stores {value} to word {word} of {page}"));
+                    self.node(node).frames[slot(page)][word] = value;
+                    self.retire(node, index);
+                }
+                Ok(())
+            }
+            Step::Look(domain) => self.look(node, index, domain),
+            Step::Count(domain, which) => self.count(node, index, domain, which),
+            Step::Lock(domain) => {
+                let lock = self.plan.domains[domain].lock;
+                self.ask(node, index, Command::Lock { lock, wait: true })
+            }
+            Step::Cover(domain) => {
+                let Domain { lock, pages } = self.plan.domains[domain];
+                let spans = vec![SpanRange { first: pages[1], pages: 1, owner: SpanOwner::Domain(lock.0) }];
+                let call = self.name(node);
+                self.retire(node, index);
+                self.feed(node, Event::Command { call, command: Command::Cover { lock, spans } })
+            }
+            Step::Unlock(domain) => self.unlock(node, index, domain),
+            Step::Sync => self.ask(node, index, Command::Sync),
+            Step::Barrier => {
+                self.oracle.arrived(node);
+                self.ask(node, index, Command::Barrier)
+            }
+        }
+    }
+
+    fn look(&mut self, node: NodeId, index: usize, domain: usize) -> Check {
+        let pages = self.plan.domains[domain].pages;
+        for page in pages {
+            if !self.can(node, index, page, Want::Read)? {
+                return Ok(());
+            }
+        }
+        let counts = pages.map(|page| self.nodes[node.index()].frames[slot(page)][COUNTER]);
+        self.trace.note(self.now, node, || format!("finds {counts:?} in domain {domain}"));
+        self.oracle.looked(domain, node, counts)?;
+        self.node(node).threads[index].found = counts[0];
+        self.retire(node, index);
+        Ok(())
+    }
+
+    fn count(&mut self, node: NodeId, index: usize, domain: usize, which: usize) -> Check {
+        let page = self.plan.domains[domain].pages[which];
+        if self.can(node, index, page, Want::Write)? {
+            let value = self.node(node).threads[index].found + 1;
+            self.trace.note(self.now, node, || format!("counts {value} in {page} of domain {domain}"));
+            self.node(node).frames[slot(page)][COUNTER] = value;
+            self.retire(node, index);
+        }
+        Ok(())
+    }
+
+    fn unlock(&mut self, node: NodeId, index: usize, domain: usize) -> Check {
+        let thread = &mut self.node(node).threads[index];
+        let count = thread.found + 1;
+        let Some(acquired) = thread.acquired.take() else {
+            return Err(format!("{node} releases domain {domain} without holding it"));
+        };
+        self.oracle.unlocked(domain, node, count);
+        self.counts.sections += 1;
+        let lock = self.plan.domains[domain].lock;
+        let call = self.name(node);
+        self.retire(node, index);
+        self.feed(node, Event::Command { call, command: Command::Unlock { lock, acquired } })
+    }
+
+    /// Whether the instruction at hand may touch the page; if not, its thread faults. A page that is lost ends the
+    /// thread's program.
+    fn can(&mut self, node: NodeId, index: usize, page: PageId, want: Want) -> Check<bool> {
+        if self.node(node).poisoned[slot(page)] {
+            return self.give_up(node, index).map(|()| false);
+        }
+        let has = self.node(node).access[slot(page)];
+        let enough = match want {
+            Want::Read => has >= Access::Read,
+            Want::Write => has == Access::Write,
+        };
+        if !enough {
+            self.node(node).threads[index].state = State::Faulted(page, want);
+            self.trace.note(self.now, node, || format!("thread {index} faults on {page} ({want:?})"));
+            let at = self.after(REPORT_NS_MAX);
+            self.schedule(at, Happening::Fault(node, page, want));
+        }
+        Ok(enough)
+    }
+
+    /// What the thread needs is lost. In a section, the process ends, as a real one does: what it has changed so far is
+    /// undone. Else the thread only comes to the barriers from now on.
+    fn give_up(&mut self, node: NodeId, index: usize) -> Check {
+        let thread = &mut self.node(node).threads[index];
+        if thread.acquired.is_some() {
+            self.kill(node);
+            return Ok(());
+        }
+        thread.program.retain(|step| *step == Step::Barrier);
+        self.resume(node, index);
+        Ok(())
+    }
+
+    pub(super) fn wake(&mut self, node: NodeId, page: PageId) {
+        for index in 0..self.node(node).threads.len() {
+            if matches!(self.node(node).threads[index].state, State::Faulted(awaited, _) if awaited == page) {
+                self.resume(node, index);
+            }
+        }
+    }
+
+    pub(super) fn wake_lost(&mut self, node: NodeId, page: PageId) {
+        self.wake(node, page);
+    }
+
+    fn retire(&mut self, node: NodeId, index: usize) {
+        self.node(node).threads[index].program.pop_front();
+        self.resume(node, index);
+    }
+
+    fn name(&mut self, node: NodeId) -> CallId {
+        let state = self.node(node);
+        state.calls_made += 1;
+        CallId(state.calls_made)
+    }
+
+    fn ask(&mut self, node: NodeId, index: usize, command: Command) -> Check {
+        let call = self.name(node);
+        let state = self.node(node);
+        state.calls.insert(call, index);
+        state.threads[index].state = State::Calling(call);
+        if command == Command::Sync {
+            let (stores, sections) = (self.oracle.stores_of(node), self.oracle.sections_of(node));
+            self.node(node).promises.insert(call, (stores, sections));
+        }
+        self.feed(node, Event::Command { call, command })
+    }
+
+    pub(super) fn answered(&mut self, node: NodeId, call: CallId, reply: Reply) -> Check {
+        if matches!(reply, Reply::Span(_)) {
+            return Ok(());
+        }
+        let Some(index) = self.node(node).calls.remove(&call) else {
+            return Err(format!("{node} answers {call:?}, which waits for nothing: {reply:?}"));
+        };
+        let step = self.node(node).threads[index].program.front().copied();
+        match (step, reply) {
+            (Some(Step::Lock(domain)), Reply::Locked { .. }) => {
+                self.oracle.locked(domain, node)?;
+                self.node(node).threads[index].acquired = Some(call);
+                self.retire(node, index);
+                self.node(node).threads[index].program.push_front(Step::Cover(domain));
+                return Ok(());
+            }
+            (Some(Step::Sync), Reply::Synced) => {
+                if let Some((stores, sections)) = self.node(node).promises.remove(&call)
+                    && self.plan.view.replicas() > 0
+                {
+                    self.oracle.synced(node, stores);
+                    self.oracle.sections_synced(node, &sections);
+                }
+            }
+            (Some(Step::Barrier), Reply::BarrierPassed { .. }) => self.oracle.met(node),
+            (step, reply) => return Err(format!("{node} answers {step:?} with {reply:?}")),
+        }
+        self.retire(node, index);
+        Ok(())
+    }
+}
