@@ -97,7 +97,8 @@ fn print(outcome: &Result<Counts, Vec<Failure>>, messages: bool) -> io::Result<(
         Err(failures) => {
             // The seed is the first thing that anybody needs.
             for failure in failures {
-                writeln!(out, "seed {}: {}", failure.seed, failure.what)?;
+                let first = failure.what.lines().next().unwrap_or_default();
+                writeln!(out, "seed {}: {first}", failure.seed)?;
             }
             failures.first().map_or(Ok(()), |first| writeln!(out, "{first}"))
         }

@@ -23,9 +23,18 @@ const TOO_MANY: &str = "too much to list";
 
 const NANOS_PER_MICRO: f64 = 1000.0;
 
+/// Where a history stops to make sense.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Explanation {
+    /// Several lines for people.
+    pub text: String,
+    /// When the answer was given that cannot be explained, in nanoseconds.
+    pub at: u64,
+}
+
 /// Why the history is not linearizable; `None` if it is, or if that cannot be told.
 #[must_use]
-pub fn explain<S: Object>(history: &History<S>) -> Option<String> {
+pub fn explain<S: Object>(history: &History<S>) -> Option<Explanation> {
     if check(history) != Verdict::Violated {
         return None;
     }
@@ -44,7 +53,7 @@ pub fn explain<S: Object>(history: &History<S>) -> Option<String> {
 /// The first answer that does not fit the order in which the threads say that they acted; `None` if all fit. This is a
 /// proof of nothing, and helps where there are too many orders to prove anything.
 #[must_use]
-pub fn explain_acted<S: Object>(history: &History<S>) -> Option<String> {
+pub fn explain_acted<S: Object>(history: &History<S>) -> Option<Explanation> {
     let mut entries: Vec<&EntryOf<S>> = history.entries().collect();
     entries.sort_by_key(|entry| (entry.acted, entry.thread));
     let mut state = history.start.clone();
@@ -59,22 +68,26 @@ pub fn explain_acted<S: Object>(history: &History<S>) -> Option<String> {
 }
 
 /// The operation that cannot be explained, and what is to be known about it.
-fn table<S: Object>(history: &History<S>, culprit: &EntryOf<S>, why: &str, states: &str) -> Option<String> {
+fn table<S: Object>(
+    history: &History<S>,
+    culprit: &EntryOf<S>,
+    why: &str,
+    states: &str,
+) -> Option<Explanation> {
     let (known, _) = culprit.returned.as_ref()?;
     let (operation, thread) = (&culprit.operation, culprit.thread);
     let mut text = format!("{operation} of {thread} answered {:?}, {why}\n", answer(culprit));
     writeln!(text, "when it began, the object may have been: {states}").ok()?;
     writeln!(text, "  {:>12} {:>12}  {:<7} {:<36} answer", "from us", "to us", "thread", "operation").ok()?;
-    let origin = history.entries().map(|entry| entry.invoked).min()?;
     for entry in shown(history, culprit, *known) {
         let mark = if std::ptr::eq(entry, culprit) { '>' } else { ' ' };
-        let micros = |time: u64| time.saturating_sub(origin) as f64 / NANOS_PER_MICRO;
+        let micros = |time: u64| time as f64 / NANOS_PER_MICRO;
         let to =
             entry.returned.as_ref().map_or("never".to_owned(), |(time, _)| format!("{:.3}", micros(*time)));
         let (from, thread, operation) = (micros(entry.invoked), entry.thread, &entry.operation);
         writeln!(text, "{mark} {from:>12.3} {to:>12}  {thread:<7} {operation:<36} {}", answer(entry)).ok()?;
     }
-    Some(text)
+    Some(Explanation { text, at: *known })
 }
 
 fn answer<O, R: ToString>(entry: &super::Entry<O, R>) -> String {

@@ -23,7 +23,7 @@ mod tally;
 mod tests;
 
 pub use checker::{Verdict, check};
-pub use explain::{explain, explain_acted};
+pub use explain::{Explanation, explain, explain_acted};
 pub use library::{LIBRARY_OPERATIONS_MAX, library_agrees};
 pub use objects::{Sequence, SequenceAnswer, SequenceOperation, Word, WordAnswer, WordOperation};
 pub use tally::Tally;

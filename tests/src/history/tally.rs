@@ -1,7 +1,8 @@
 //! How much was checked, in numbers.
 
 use super::{
-    History, LIBRARY_OPERATIONS_MAX, Object, Verdict, check, explain, explain_acted, library_agrees,
+    Explanation, History, LIBRARY_OPERATIONS_MAX, Object, Verdict, check, explain, explain_acted,
+    library_agrees,
 };
 use serde::Serialize;
 use std::fmt;
@@ -28,13 +29,14 @@ impl Tally {
     ///
     /// # Errors
     /// Why it is not linearizable, as a table, or that this could not be told.
-    pub fn check<S: Object>(&mut self, history: &History<S>) -> Result<(), String> {
+    pub fn check<S: Object>(&mut self, history: &History<S>) -> Result<(), Explanation> {
         self.decide(history)?;
         self.overlapping += history.overlapping() as u64;
         if history.len() <= LIBRARY_OPERATIONS_MAX {
             self.by_library += 1;
             if !library_agrees(history) {
-                return Err(format!("stateright's tester refuses what the search accepts: {history:?}"));
+                let text = format!("stateright's tester refuses what the search accepts: {history:?}");
+                return Err(Explanation { text, at: u64::MAX });
             }
         }
         Ok(())
@@ -44,7 +46,7 @@ impl Tally {
     ///
     /// # Errors
     /// As [`Tally::check`].
-    pub fn decide<S: Object>(&mut self, history: &History<S>) -> Result<(), String> {
+    pub fn decide<S: Object>(&mut self, history: &History<S>) -> Result<(), Explanation> {
         let length = history.len() as u64;
         self.histories += 1;
         self.operations += length;
@@ -52,12 +54,11 @@ impl Tally {
         self.open += history.entries().filter(|entry| entry.returned.is_none()).count() as u64;
         match check(history) {
             Verdict::Linearizable(_) => Ok(()),
-            Verdict::Violated => Err(explain(history).unwrap_or_else(|| format!("{history:?}"))),
-            Verdict::Undecided => Err(format!(
-                "the order in which the threads say that they acted does not explain {length} operations, and others \
-                 are too many to be tried; in that order: {}",
-                explain_acted(history).unwrap_or_default()
-            )),
+            Verdict::Violated => Err(explain(history).unwrap_or_else(|| unexplained(history))),
+            Verdict::Undecided => {
+                let Explanation { text, at } = explain_acted(history).unwrap_or_else(|| unexplained(history));
+                Err(Explanation { text: format!("{UNDECIDED} {text}"), at })
+            }
         }
     }
 
@@ -70,6 +71,15 @@ impl Tally {
         self.longest = self.longest.max(other.longest);
         self.by_library += other.by_library;
     }
+}
+
+/// Where there are too many orders to tell.
+const UNDECIDED: &str = "the order in which the threads say that they acted explains nothing, and there are too many \
+                         others to try them all; in that order:";
+
+/// All that can be said of a history when nothing can be said of its operations.
+fn unexplained<S: Object>(history: &History<S>) -> Explanation {
+    Explanation { text: format!("{history:?}"), at: u64::MAX }
 }
 
 impl fmt::Display for Tally {

@@ -111,7 +111,7 @@ fn a_register_that_forgets_a_store_is_not_linearizable() {
         entry(1, 40, 50, Load, Was(1001)),
     ]);
     assert!(!is_linearizable(&history));
-    let text = explain(&history).expect("it is not linearizable");
+    let text = explain(&history).expect("it is not linearizable").text;
     assert!(text.starts_with("load of n0.1 answered \"was 1001\""), "{text}");
     assert!(text.contains("may have been: 1002\n"), "{text}");
     assert!(text.lines().any(|line| line.starts_with('>') && line.contains("load")), "{text}");
@@ -255,7 +255,8 @@ fn long_histories_are_decided() {
     entries.push(entry(THREADS, 100 * ROUNDS, 100 * ROUNDS + 1, Load, Was(7)));
     let illegal = word(entries);
     assert_eq!(check(&illegal), Verdict::Violated);
-    assert!(explain(&illegal).expect("it is not linearizable").starts_with("load of"));
+    let why = explain(&illegal).expect("it is not linearizable");
+    assert!(why.text.starts_with("load of") && why.at == 100 * ROUNDS + 1, "{why:?}");
 }
 
 /// What a random history is made of: a thread, an operation, how long to wait before it, and how long it takes.

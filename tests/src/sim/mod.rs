@@ -80,8 +80,8 @@ const TRACE_LINES: usize = 80;
 pub struct Failure {
     /// The seed that replays it.
     pub seed: u64,
-    /// The deliberate fault that was planted, if any.
-    pub mutant: Option<Mutant>,
+    /// How it was run.
+    pub options: Options,
     /// When it came to light.
     pub time: Time,
     /// What was wrong.
@@ -103,7 +103,13 @@ impl fmt::Display for Failure {
             writeln!(f, "  {line}")?;
         }
         write!(f, "replay: cargo run --release -p dsm-tests --bin sim -- --seed {} --trace", self.seed)?;
-        self.mutant.map_or(Ok(()), |mutant| write!(f, " --mutant {mutant:?}"))
+        if !self.options.crashes {
+            write!(f, " --no-crashes")?;
+        }
+        if self.options.checks != Checks::All {
+            write!(f, " --checks {}", format!("{:?}", self.options.checks).to_lowercase())?;
+        }
+        self.options.mutant.map_or(Ok(()), |mutant| write!(f, " --mutant {mutant:?}"))
     }
 }
 
@@ -118,8 +124,10 @@ pub fn run(seed: u64, options: &Options) -> Result<Counts, Box<Failure>> {
         return attempt(seed, options, Tracing::Echo);
     }
     // A trace costs more than the run. A seed that fails is run again with one, and fails the same way.
-    attempt(seed, options, Tracing::Off)
-        .or_else(|plain| attempt(seed, options, Tracing::Last(TRACE_LINES)).and(Err(plain)))
+    attempt(seed, options, Tracing::Off).or_else(|plain| {
+        let tracing = Tracing::Last { lines: TRACE_LINES, until: plain.time };
+        attempt(seed, options, tracing).and(Err(plain))
+    })
 }
 
 fn attempt(seed: u64, options: &Options, tracing: Tracing) -> Result<Counts, Box<Failure>> {
@@ -129,6 +137,6 @@ fn attempt(seed: u64, options: &Options, tracing: Tracing) -> Result<Counts, Box
     let (time, counts, trace) = world.into_parts();
     match outcome {
         Ok(()) => Ok(counts),
-        Err(what) => Err(Box::new(Failure { seed, mutant: options.mutant, time, what, trace })),
+        Err(what) => Err(Box::new(Failure { seed, options: *options, time, what, trace })),
     }
 }

@@ -130,9 +130,13 @@ impl World {
         if self.checks == Checks::History { Ok(()) } else { found }
     }
 
-    /// Whether what all threads were told can be explained. To be asked when the run is over, once.
+    /// Whether what all threads were told can be explained. To be asked when the run is over, once. If it cannot, the
+    /// run ends, as it were, with the first answer that cannot.
     pub fn check_histories(&mut self) -> Check {
-        self.histories.check(&self.plan, &mut self.counts.histories)
+        self.histories.check(&self.plan, &mut self.counts.histories).map_err(|why| {
+            self.now = self.now.min(Time::from_nanos(why.at));
+            why.text
+        })
     }
 
     fn happen(&mut self, what: Happening) -> Check {
