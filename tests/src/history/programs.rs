@@ -66,6 +66,17 @@ pub enum Pause {
     Spin(u32),
 }
 
+/// How a thread takes the lock of a queue or a list.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Approach {
+    /// It waits.
+    Wait,
+    /// It tries, and waits if somebody has it.
+    Try,
+    /// It gives up after a short time, and asks again: the lock may be granted at that very moment.
+    GiveUpOnce,
+}
+
 /// One turn of a thread.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Turn {
@@ -75,6 +86,8 @@ pub struct Turn {
     pub name: Name,
     /// What.
     pub request: Request,
+    /// How, if there is a lock.
+    pub approach: Approach,
 }
 
 /// What all threads do in a round.
@@ -166,7 +179,9 @@ impl Program {
             Kind::Queue => Request::Sequence(queue(&mut self.rng, &mut self.value)),
             Kind::List => Request::Sequence(list(&mut self.rng, &mut self.value)),
         };
-        Turn { pause, name, request }
+        let approaches = [Approach::Wait, Approach::Wait, Approach::Try, Approach::GiveUpOnce];
+        let approach = approaches[self.rng.random_range(0..approaches.len())];
+        Turn { pause, name, request, approach }
     }
 }
 

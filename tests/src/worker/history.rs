@@ -5,17 +5,18 @@
 
 use super::cluster::{meet, on_threads, with_cluster};
 use super::{Arguments, Outcome, Scenario, at, fact};
-use crate::history::programs::{Kind, Name, OBJECTS_OF_KIND, Pause, Program, Request, Round};
+use crate::history::programs::{Approach, Kind, Name, OBJECTS_OF_KIND, Pause, Program, Request, Round};
 use crate::history::run::{CLOCK, Entries, Mutant, SCENARIO, Told};
 use crate::history::{Entry, EntryOf, Sequence, Thread, Word, clock};
 use crate::history::{SequenceAnswer, SequenceOperation, WordAnswer, WordOperation};
 use clap::ValueEnum;
-use dsm_node::{Dsm, DsmMutex, Error, Shared, collections::DsmList};
+use dsm_node::{Dsm, DsmMutex, DsmMutexGuard, Error, LockError, Shared, collections::DsmList};
 use std::collections::BTreeMap;
 use std::hint::spin_loop;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::yield_now;
+use std::time::Duration;
 
 pub(super) const SCENARIOS: &[(&str, Scenario)] = &[(SCENARIO, history)];
 
@@ -36,13 +37,16 @@ struct Words {
     lone_register: Lone,
 }
 
+/// A queue or a list.
+type List = DsmMutex<DsmList<u64>>;
+
 /// The objects of a round.
 #[derive(Shared)]
 #[repr(C)]
 struct Board {
     words: Words,
-    queues: [DsmMutex<DsmList<u64>>; OBJECTS_OF_KIND],
-    lists: [DsmMutex<DsmList<u64>>; OBJECTS_OF_KIND],
+    queues: [List; OBJECTS_OF_KIND],
+    lists: [List; OBJECTS_OF_KIND],
     /// Threads that are ready.
     ready: Lone,
 }
@@ -72,7 +76,7 @@ impl Board {
         }
     }
 
-    fn sequence(&self, name: Name) -> &DsmMutex<DsmList<u64>> {
+    fn sequence(&self, name: Name) -> &List {
         match name.kind {
             Kind::Queue => &self.queues[name.index],
             Kind::List => &self.lists[name.index],
@@ -160,7 +164,7 @@ impl Run<'_> {
             match turn.request {
                 Request::Word(operation) => record.ask_word(board, me, turn.name, operation, self.mutant),
                 Request::Sequence(operation) => {
-                    record.ask_sequence(board, me, turn.name, operation, self.mutant)?;
+                    record.ask_sequence(board, me, turn.name, (operation, turn.approach), self.mutant)?;
                 }
             }
         }
@@ -175,7 +179,8 @@ impl Run<'_> {
             match name.kind {
                 Kind::Counter | Kind::Register => record.ask_word(board, me, name, WordOperation::Load, None),
                 Kind::Queue | Kind::List => {
-                    record.ask_sequence(board, me, name, SequenceOperation::Elements, None)?;
+                    let look = (SequenceOperation::Elements, Approach::Wait);
+                    record.ask_sequence(board, me, name, look, None)?;
                 }
             }
         }
@@ -219,7 +224,7 @@ impl Record {
         board: &Board,
         thread: Thread,
         name: Name,
-        operation: SequenceOperation,
+        (operation, approach): (SequenceOperation, Approach),
         mutant: Option<Mutant>,
     ) -> Outcome {
         let lock = board.sequence(name);
@@ -231,7 +236,7 @@ impl Record {
         };
         let mut acted = 0;
         let (invoked, answer, ended) = self.timed(|| -> Result<SequenceAnswer, Error> {
-            let mut list = lock.lock()?;
+            let mut list = take(lock, approach)?;
             acted = clock::now();
             match (mutant, operation, early) {
                 (_, _, Some(early)) => Ok(early),
@@ -272,6 +277,20 @@ impl Record {
             let told = Told { round, name, entries };
             fact(SCENARIO, serde_json::to_string(&told).expect("numbers and names can be written down"));
         }
+    }
+}
+
+fn take(lock: &List, approach: Approach) -> Result<DsmMutexGuard<'_, DsmList<u64>>, Error> {
+    /// About as long as the lock takes to another node and back.
+    const PATIENCE: Duration = Duration::from_micros(200);
+    let denied = match approach {
+        Approach::Wait => return Ok(lock.lock()?),
+        Approach::Try => lock.try_lock(),
+        Approach::GiveUpOnce => lock.lock_timeout(PATIENCE),
+    };
+    match denied {
+        Err(LockError::WouldBlock | LockError::Timeout { .. }) => Ok(lock.lock()?),
+        taken => Ok(taken?),
     }
 }
 
