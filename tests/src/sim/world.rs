@@ -1,6 +1,7 @@
 //! The loop of one run: what happens next, to whom, and whether all is still as it must be.
 
 use super::counts::Counts;
+use super::histories::Histories;
 use super::mutant::Mutant;
 use super::network::Network;
 use super::node::{Body, SimNode, State, ThreadId, slot};
@@ -10,7 +11,7 @@ use super::program::{self, Operation};
 use super::queue::{Happening, Queue};
 use super::rng::Rng;
 use super::trace::{Trace, Tracing};
-use super::{Check, Options};
+use super::{Check, Checks, Options};
 use dsm_core::{Access, Action, Event, Message, NodeId, PageId, Time};
 use std::collections::VecDeque;
 use std::mem;
@@ -25,9 +26,11 @@ pub struct World {
     pub(super) network: Network,
     pub(super) nodes: Vec<SimNode>,
     pub(super) oracle: Oracle,
+    pub(super) histories: Histories,
     pub(super) counts: Counts,
     pub(super) trace: Trace,
     pub(super) mutant: Option<Mutant>,
+    pub(super) checks: Checks,
     /// Threads that have not come to the end of their programs.
     pub(super) running: usize,
     phase: Phase,
@@ -48,6 +51,9 @@ enum Phase {
 /// A run has a few thousand events; this many mean that something goes round for ever.
 const EVENTS_MAX: u64 = 2_000_000;
 
+/// What threads put into structures begins here: told at a glance from what they store to words.
+const STRUCTURE_VALUES: u64 = 1_000_000;
+
 /// Survivors learn of a death within this time.
 const MOURNING_NS_MAX: u64 = 20_000_000;
 
@@ -58,8 +64,10 @@ impl World {
         let mut rng = Rng::new(seed);
         let plan = Plan::draw(&mut rng, options.crashes);
         let mut nodes = Vec::new();
+        let mut value = STRUCTURE_VALUES;
         for (node, &threads) in plan.nodes().zip(&plan.threads) {
-            let programs = (0..threads).map(|index| program::draw(&plan, &mut rng, index == 0)).collect();
+            let mut draw = |index| program::draw(&plan, &mut rng, index == 0, &mut value);
+            let programs = (0..threads).map(&mut draw).collect();
             nodes.push(SimNode::new(&plan, node, programs));
         }
         World {
@@ -69,9 +77,11 @@ impl World {
             network: Network::new(nodes.len()),
             nodes,
             oracle: Oracle::new(&plan),
+            histories: Histories::new(&plan, options.checks != Checks::Oracle),
             counts: Counts { seeds: 1, ..Counts::default() },
             trace: Trace::new(tracing),
             mutant: options.mutant,
+            checks: options.checks,
             running: 0,
             phase: Phase::Programs,
             actions: Vec::new(),
@@ -112,7 +122,21 @@ impl World {
         if self.phase != Phase::Over {
             return Err(format!("blocked for ever: {}", self.unfinished()));
         }
-        self.at_rest()
+        self.judge(self.at_rest())
+    }
+
+    /// The verdict on what a check found that looks at more than threads can see; none if only histories count.
+    pub(super) fn judge(&self, found: Check) -> Check {
+        if self.checks == Checks::History { Ok(()) } else { found }
+    }
+
+    /// Whether what all threads were told can be explained. To be asked when the run is over, once. If it cannot, the
+    /// run ends, as it were, with the first answer that cannot.
+    pub fn check_histories(&mut self) -> Check {
+        self.histories.check(&self.plan, &mut self.counts.histories).map_err(|why| {
+            self.now = self.now.min(Time::from_nanos(why.at));
+            why.text
+        })
     }
 
     fn happen(&mut self, what: Happening) -> Check {
@@ -181,7 +205,7 @@ impl World {
         if let Some(Body { page, frame }) = body
             && receiver.machine.reserves(from, &message)
         {
-            if receiver.access(page) != Access::None {
+            if receiver.access(page) != Access::None && self.checks != Checks::History {
                 return Err(format!("{to} would have a body written into its mapped {page}: {message:?}"));
             }
             if self.mutant != Some(Mutant::DiscardsBody) {
@@ -189,7 +213,7 @@ impl World {
             }
             let sender = &self.nodes[from.index()];
             let held = sender.frames[slot(page)];
-            let honest = !self.mutant.is_some_and(Mutant::is_about_bodies);
+            let honest = self.checks != Checks::History && !self.mutant.is_some_and(Mutant::is_about_bodies);
             if honest && !sender.dead && held != frame {
                 return Err(format!(
                     "{from}'s frame of {page} changed while its bytes were on their way to {to}"
@@ -203,7 +227,7 @@ impl World {
     /// What must hold of a node between events, and of all nodes together.
     fn check(&mut self, node: NodeId) -> Check {
         let subject = &self.nodes[node.index()];
-        if subject.dead {
+        if subject.dead || self.checks == Checks::History {
             return Ok(());
         }
         subject.machine.invariants().map_err(|violation| format!("{node}: {violation}"))?;
@@ -283,15 +307,18 @@ impl World {
         };
         let program = match self.phase {
             Phase::Programs | Phase::Over => return,
-            Phase::Audit => program::audit(&self.plan),
+            Phase::Audit => program::audit(&self.plan, false),
             Phase::Leave => VecDeque::from([Operation::Leave]),
         };
+        let mut looks = self.phase == Phase::Audit;
         for node in self.plan.nodes() {
-            let state = self.node(node);
-            if state.dead {
+            if self.nodes[node.index()].dead {
                 continue;
             }
-            state.threads[0].program.clone_from(&program);
+            // One look at the structures is enough.
+            let first = mem::take(&mut looks).then(|| program::audit(&self.plan, true));
+            let state = self.node(node);
+            state.threads[0].program.clone_from(first.as_ref().unwrap_or(&program));
             state.threads[0].state = State::Ready;
             self.running += 1;
             self.resume(ThreadId { node, index: 0 });
@@ -305,6 +332,7 @@ impl World {
             return;
         }
         self.running -= victim.threads.iter().filter(|thread| thread.state != State::Done).count();
+        self.abandon_sections(node);
         self.oracle.died(node);
         self.counts.crashes = 1;
         self.trace.note(self.now, node, || "killed".to_owned());
