@@ -3,7 +3,7 @@
 //! A value is seen in two halves, because one that straddles a page boundary may be torn. Of a value that lies on one
 //! page both halves must be the same.
 
-use super::shape::Shape;
+use super::shape::{REGISTERS_MAX, Shape, VARIABLES_MAX};
 use std::fmt::Write as _;
 
 /// What is seen of one half of a value: a value of the shape, or one of the two below.
@@ -22,6 +22,11 @@ const _: () = assert!(OUTDATED as u32 + 1 == 1 << DIGIT_BITS);
 
 /// Digits of one observation: its two halves.
 const HALVES: usize = 2;
+
+/// Marks an outcome after which a variable did not have any value that was stored to it.
+const LOST_STORE: u64 = 1 << (u64::BITS - 1);
+
+const _: () = assert!((REGISTERS_MAX + VARIABLES_MAX) * HALVES * (DIGIT_BITS as usize) < u64::BITS as usize);
 
 /// What was seen of one value.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -63,6 +68,12 @@ impl Outcome {
         Outcome::of(values.into_iter().map(Seen::whole))
     }
 
+    /// The same, but that a variable, whether the shape asks for it or not, has no value that was stored to it.
+    #[must_use]
+    pub fn with_lost_store(self) -> Outcome {
+        Outcome(self.0 | LOST_STORE)
+    }
+
     /// The value of this place among registers and finals.
     #[must_use]
     pub fn seen(self, place: usize) -> Seen {
@@ -96,6 +107,9 @@ impl Outcome {
                 None => write!(text, "{gap}r{place}={value}"),
                 Some(index) => write!(text, "{gap}{}={value}", shape.finals[index]),
             };
+        }
+        if self.0 & LOST_STORE != 0 {
+            text.push_str(" (a store is lost)");
         }
         text
     }

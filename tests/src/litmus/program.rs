@@ -117,6 +117,9 @@ impl Access {
         }
     }
 
+    /// All of them.
+    pub const ALL: [Access; 4] = [Access::Plain, Access::Relaxed, Access::AcqRel, Access::SeqCst];
+
     /// As it is called on the command line.
     #[must_use]
     pub fn name(self) -> &'static str {

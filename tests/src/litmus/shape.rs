@@ -25,6 +25,9 @@ pub enum Variable {
     Z,
 }
 
+/// All variables, in their order.
+pub const ALL_VARIABLES: [Variable; VARIABLES_MAX] = [Variable::X, Variable::Y, Variable::Z];
+
 impl Variable {
     /// Its place among the variables.
     #[must_use]

@@ -21,7 +21,7 @@ pub(crate) mod panics;
 mod plan;
 mod program;
 mod queue;
-mod rng;
+pub(crate) mod rng;
 mod threads;
 mod trace;
 mod world;
