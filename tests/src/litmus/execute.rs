@@ -39,14 +39,20 @@ pub fn read(word: u64, round: u32, previous: u64, values: &[u8]) -> Seen {
     Seen { low: digit(0), high: digit(u32::BITS) }
 }
 
-/// Does `ops` on the variables at `addresses`, and returns what the registers have.
+/// Does `ops` on the variables at `addresses`, with a call of `pause` before each, and returns what the registers have.
 ///
 /// # Safety
 /// The addresses are those of variables in an arena that lives. Those of atomic accesses are aligned. All that touches
 /// them at the same time does so by this function or [`load_plain`].
-pub unsafe fn run(ops: &[Op], addresses: &[*mut u64; VARIABLES_MAX], round: u32) -> [u64; REGISTERS_MAX] {
+pub unsafe fn run(
+    ops: &[Op],
+    addresses: &[*mut u64; VARIABLES_MAX],
+    round: u32,
+    mut pause: impl FnMut(),
+) -> [u64; REGISTERS_MAX] {
     let mut registers = [0; REGISTERS_MAX];
     for op in ops {
+        pause();
         match *op {
             Op::Fence(order) => fence(fence_ordering(order)),
             Op::Store { variable, value, order } => {
@@ -75,9 +81,10 @@ fn fence_ordering(order: Order) -> Ordering {
 /// As [`run`].
 unsafe fn store(at: *mut u64, word: u64, order: Order) {
     let ordering = match order {
-        // SAFETY: the caller's promise; one instruction of the machine, unlike one of the language, may race.
         Order::Plain => {
-            return unsafe { asm!("mov qword ptr [{at}], {word}", at = in(reg) at, word = in(reg) word) };
+            // SAFETY: the caller's promise; one instruction of the machine, unlike one of the language, may race.
+            unsafe { asm!("mov qword ptr [{at}], {word}", at = in(reg) at, word = in(reg) word) }
+            return;
         }
         Order::Relaxed => Ordering::Relaxed,
         Order::AcqRel => Ordering::Release,

@@ -122,6 +122,16 @@ struct Worker<'a> {
     counts: BTreeMap<Outcome, u64>,
 }
 
+/// One thread's part in one instance.
+struct Visit {
+    thread: usize,
+    instance: usize,
+    addresses: [*mut u64; VARIABLES_MAX],
+    round: u32,
+    /// How many there were before, in the same round.
+    visit: usize,
+}
+
 /// Runs the node that the environment describes.
 pub fn main() -> ExitCode {
     let usual = std::panic::take_hook();
@@ -258,40 +268,38 @@ impl Worker<'_> {
                     wait_until(|| self.board.pace(partner).load(Ordering::Acquire) >= here);
                 }
             }
-            (0..delay).for_each(|_| spin_loop());
-            self.execute(thread, instance, &addresses, number, visit);
+            turns(delay);
+            let visit = Visit { thread, instance, addresses, round: number, visit };
+            match round.pause_exponent {
+                None => self.execute(&visit, || {}),
+                Some(exponent) => self.execute(&visit, || turns(rng.below(1 << exponent))),
+            }
         }
     }
 
-    fn execute(
-        &self,
-        thread: usize,
-        instance: usize,
-        addresses: &[*mut u64; VARIABLES_MAX],
-        number: u32,
-        visit: usize,
-    ) {
-        let ops = &self.program.threads[thread];
-        let struck = self.plan.mutant.filter(|mutant| mutant.strikes(visit));
-        let registers = match struck {
-            // SAFETY: the arena lives as long as the node is joined; of its layouts only the straddling one has
-            // variables that are not aligned, and it is run with plain accesses (see `run::configurations`).
-            None => unsafe { execute::run(ops, addresses, number) },
+    fn execute(&self, visit: &Visit, pause: impl FnMut()) {
+        let ops = &self.program.threads[visit.thread];
+        let struck = self.plan.mutant.filter(|mutant| mutant.strikes(visit.visit));
+        let steps = match struck {
+            None => None,
             Some(mutant) => {
                 if self.slot == 0 {
                     mutant.stop();
                 }
-                // SAFETY: the same.
-                unsafe { execute::run(&mutant.steps(ops), addresses, number) }
+                Some(mutant.steps(ops))
             }
         };
+        let steps = steps.as_ref().unwrap_or(ops);
+        // SAFETY: the arena lives as long as the node is joined; of its layouts only the straddling one has variables
+        // that are not aligned, and it is run with plain accesses (see `run::Options::is_wanted`).
+        let registers = unsafe { execute::run(steps, &visit.addresses, visit.round, pause) };
         for (register, variable) in loads(ops) {
             let mut found = registers[register];
             if let Some(mutant) = struck {
-                let previous = self.board.previous(instance)[variable].load(Ordering::Relaxed);
+                let previous = self.board.previous(visit.instance)[variable].load(Ordering::Relaxed);
                 found = mutant.loaded(found, previous);
             }
-            self.board.registers(instance)[register].store(found, Ordering::Relaxed);
+            self.board.registers(visit.instance)[register].store(found, Ordering::Relaxed);
         }
     }
 
@@ -342,6 +350,11 @@ fn loads(ops: &[Op]) -> impl Iterator<Item = (usize, usize)> {
         Op::Load { variable, register, .. } => Some((register, variable.index())),
         Op::Store { .. } | Op::Fence(_) => None,
     })
+}
+
+/// Lets a little time pass, at work.
+fn turns(count: u64) {
+    (0..count).for_each(|_| spin_loop());
 }
 
 /// Keeps this thread on a processor of its own, if there are enough: weak outcomes need two at work.

@@ -318,7 +318,9 @@ impl fmt::Display for Report {
         let heads = heads.into_iter().chain(["forbidden", "us each"]).map(str::to_owned);
         let mut lines: Vec<Vec<String>> = vec![heads.collect()];
         lines.extend(self.groups().iter().map(|group| summary(group)));
-        writeln!(f, "{}", aligned(&lines))?;
+        if lines.len() > 1 {
+            writeln!(f, "{}", aligned(&lines))?;
+        }
         for row in self.rows.iter().filter(|row| row.forbidden() > 0) {
             for judged in
                 row.outcomes.iter().filter(|judged| judged.count > 0 && judged.verdict.is_forbidden())

@@ -6,6 +6,8 @@
 //! - in *lockstep* the threads of an instance wait for each other before it, so that they race for its pages;
 //! - in a *chase* they go through the instances in one order without waiting, and meet where one overtakes another;
 //! - when *scattered* each has an order of its own, and pages are taken from threads that are elsewhere.
+//!
+//! In some rounds threads also pause between their steps, so that a page is taken in the middle of an instance.
 
 use super::mutant::Mutant;
 use super::place::{Layout, Placement};
@@ -78,6 +80,8 @@ pub struct Round {
     pub collector: usize,
     /// A thread waits below two to the power of this many turns before an instance.
     pub delay_exponent: u32,
+    /// A thread waits below two to the power of this many turns before each step; not at all if there is none.
+    pub pause_exponent: Option<u32>,
     gangs: usize,
     in_order: bool,
     seed: u64,
@@ -135,6 +139,9 @@ impl Round {
             pace: paces[rng.weighted(pace_weights(placement))],
             collector: rng.index(slots),
             delay_exponent: rng.index(delay_exponent_max(placement) + 1) as u32,
+            pause_exponent: rng
+                .chance(pause_permille(placement))
+                .then(|| rng.index(pause_exponent_max(placement) + 1) as u32),
             gangs,
             in_order: rng.chance(IN_ORDER_PERMILLE),
             seed: rng.draw(),
@@ -196,6 +203,23 @@ fn delay_exponent_max(placement: Placement) -> usize {
     match placement {
         Placement::Threads => 5,
         Placement::Nodes | Placement::Mixed => 10,
+    }
+}
+
+/// How often threads pause between steps. On one node the processor's store queue is empty after a pause, so that no
+/// weak outcome comes; across nodes a page is not taken between two steps without one.
+fn pause_permille(placement: Placement) -> u64 {
+    match placement {
+        Placement::Threads => 200,
+        Placement::Nodes | Placement::Mixed => 500,
+    }
+}
+
+/// Pauses are up to some times what it takes until a page is asked for and taken.
+fn pause_exponent_max(placement: Placement) -> usize {
+    match placement {
+        Placement::Threads => 5,
+        Placement::Nodes | Placement::Mixed => 12,
     }
 }
 
