@@ -393,7 +393,7 @@ fn aligned(lines: &[Vec<String>]) -> String {
             let width = widths[column];
             let _ = match column {
                 0 => write!(printed, "  {cell:<width$}"),
-                _ => write!(printed, "  {cell:>width$}"),
+                1.. => write!(printed, "  {cell:>width$}"),
             };
         }
         text += printed.trim_end();
@@ -401,3 +401,6 @@ fn aligned(lines: &[Vec<String>]) -> String {
     }
     text
 }
+
+#[cfg(test)]
+mod tests;
