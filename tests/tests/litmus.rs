@@ -54,36 +54,30 @@ const CONFIGURATIONS: u64 = SHAPES * (4 + 4 + 1) * 3;
 
 #[test]
 fn every_shape_on_every_layout_shows_nothing_forbidden() {
-    // One round of each configuration: a few hundred iterations.
-    let ran = litmus_json(&["--iterations", "500", "--brief"]);
+    // One or two rounds of each configuration: thousands of iterations of each shape, and hundreds across pages.
+    let ran = litmus_json(&["--iterations", "100", "--brief"]);
     assert_eq!(ran.code(), Some(0), "{}", complaint(&ran.output));
     assert_eq!(ran.json["ok"], true);
     assert_eq!(ran.number("shapes"), SHAPES);
     assert_eq!(ran.number("configurations"), CONFIGURATIONS);
     assert_eq!(ran.number("forbidden"), 0);
-    assert!(ran.number("iterations_fewest") >= 500);
+    assert!(ran.number("iterations_fewest") >= 100);
 }
 
 /// The runner sees weak outcomes where there are some, and counts none where there can be none.
 #[test]
 fn two_threads_of_one_node_see_each_others_stores_late() {
-    let ran = litmus_json(&["--only", "SB", "--placement", "threads", "--iterations", "40000", "--brief"]);
+    let on_one_node =
+        ["--only", "SB", "--placement", "threads", "--layout", "separate", "--iterations", "20000"];
+    let ran = litmus_json(&on_one_node);
     assert_eq!(ran.code(), Some(0), "{}", complaint(&ran.output));
-    assert_eq!(ran.number("weak_seen"), ran.count("r0=0 r1=0") + torn_and_weak(&ran));
+    assert_eq!(ran.number("weak_seen"), ran.count("r0=0 r1=0"));
     if available_parallelism().is_ok_and(|processors| processors.get() > 1) {
         assert!(ran.number("weak_seen") > 0, "{}", complaint(&ran.output));
     } else {
         println!("not checked that weak outcomes are seen: both threads have one processor");
         assert!(complaint(&ran.output).contains("one processor only"));
     }
-}
-
-/// Weak outcomes of straddling variables in which a value is torn.
-fn torn_and_weak(ran: &Ran) -> u64 {
-    let runs = ran.json["runs"].as_array().expect("there are runs");
-    let outcomes = runs.iter().filter_map(|run| run["outcomes"].as_array()).flatten();
-    let torn = outcomes.filter(|found| found["x86"] == "weak" && found["outcome"] != "r0=0 r1=0");
-    torn.filter_map(|found| found["count"].as_u64()).sum()
 }
 
 /// Across nodes, pages are taken in the middle of instances: every interleaving is seen, not only one thread after another.
