@@ -9,7 +9,7 @@
 
 pub mod ports;
 mod report;
-mod stuck;
+pub(crate) mod stuck;
 
 pub use report::{NodeReport, Report};
 

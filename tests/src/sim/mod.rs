@@ -23,7 +23,7 @@ pub(crate) mod panics;
 mod plan;
 mod program;
 mod queue;
-mod rng;
+pub(crate) mod rng;
 mod sections;
 mod structures;
 mod threads;
