@@ -275,6 +275,14 @@ impl Engine {
             // It called just before it was given up. Hung up on, it calls again, and is told.
             return Ok(());
         }
+        let Some(link) = self.links.get_mut(peer.index()).and_then(Option::as_mut) else { return Ok(()) };
+        if link.is_behind(received_through) {
+            // A call that was held up on its way, and that the peer has given up. It was taken for the one that is due.
+            if !link.is_attached() {
+                self.link_down(peer, "an old call came late");
+            }
+            return Ok(());
+        }
         // The peer may have noticed first that the connection broke.
         self.hang_up(peer);
         let Some(link) = self.links.get_mut(peer.index()).and_then(Option::as_mut) else { return Ok(()) };

@@ -195,6 +195,12 @@ impl Link {
         Arc::clone(&self.received)
     }
 
+    /// Whether a call in which the peer claims to have all frames up to `peer_received_through` is older than what it has
+    /// acknowledged since. Such a call was held up on its way, and the peer has given it up: nothing must be attached.
+    pub fn is_behind(&self, peer_received_through: u64) -> bool {
+        peer_received_through < self.outbox.acknowledged()
+    }
+
     /// Goes on over `stream`; the peer has received all frames up to `peer_received_through`. What it has not is sent
     /// again by the next flush. A connection that there was is closed.
     pub fn attach(&mut self, stream: Stream, peer_received_through: u64) -> Result<(), LinkDown> {
@@ -337,16 +343,17 @@ impl Link {
             if header.view != self.view {
                 return Err(BadFrame::View { found: header.view, current: self.view }.into());
             }
-            self.outbox.acknowledge(header.acknowledged)?;
-            let Some(message) = message else { continue };
             let expected = self.received.load(Ordering::Acquire) + 1;
-            if header.sequence > expected {
-                return Err(BadFrame::Gap { expected, found: header.sequence }.into());
-            }
-            if header.sequence < expected {
+            if message.is_some() && header.sequence < expected {
+                // It comes again. What it acknowledges may be as old as itself, and was heard with it the first time.
                 self.counters.duplicates += 1;
                 self.inbox.skip_body(&header);
                 continue;
+            }
+            self.outbox.acknowledge(header.acknowledged)?;
+            let Some(message) = message else { continue };
+            if header.sequence > expected {
+                return Err(BadFrame::Gap { expected, found: header.sequence }.into());
             }
             match wire::page_behind(&message) {
                 Some(page) => {

@@ -46,8 +46,10 @@ pub(super) struct Outbox {
     frames: VecDeque<Frame>,
     /// The peer has all frames up to this number; the first of `frames` has the next.
     acknowledged: u64,
-    /// So many of `frames` have been staged.
+    /// So many of `frames` have been staged for this connection.
     staged: usize,
+    /// The number of the last frame that was staged for any connection: the peer may have all up to it.
+    staged_ever: u64,
     stage: Stage,
     spares: Vec<Vec<u8>>,
     attached: bool,
@@ -60,6 +62,7 @@ impl Outbox {
             frames: VecDeque::new(),
             acknowledged: 0,
             staged: 0,
+            staged_ever: 0,
             stage: Stage::default(),
             spares: Vec::new(),
             attached: false,
@@ -90,17 +93,23 @@ impl Outbox {
         self.attached = true;
     }
 
-    /// The peer has all frames up to `through`.
+    /// The number of the last frame that the peer has said that it has.
+    pub fn acknowledged(&self) -> u64 {
+        self.acknowledged
+    }
+
+    /// The peer has all frames up to `through`. It may have them by an earlier connection, and say so before they went
+    /// out again on this one.
     pub fn acknowledge(&mut self, through: u64) -> Result<(), BadFrame> {
-        let last = self.acknowledged + self.staged as u64;
+        let last = self.staged_ever;
         if through < self.acknowledged || through > last {
             return Err(BadFrame::Acknowledged { acknowledged: through, first: self.acknowledged, last });
         }
         while self.acknowledged < through {
-            // There are as many staged frames as `last` exceeds `acknowledged`, so this never runs dry.
+            // There are at least as many frames as `last` exceeds `acknowledged`, so this never runs dry.
             let Some(frame) = self.frames.pop_front() else { break };
             self.acknowledged += 1;
-            self.staged -= 1;
+            self.staged = self.staged.saturating_sub(1);
             self.recycle(frame.control);
         }
         Ok(())
@@ -122,7 +131,9 @@ impl Outbox {
         }
         while let Some(frame) = self.frames.get(self.staged) {
             self.staged += 1;
-            let mut header = header(self.acknowledged + self.staged as u64);
+            let number = self.acknowledged + self.staged as u64;
+            self.staged_ever = self.staged_ever.max(number);
+            let mut header = header(number);
             // Both lengths are bounded by limits that fit (`dsm_core::wire` asserts so at compile time).
             header.control_length = frame.control.len() as u32;
             if let Some(page) = frame.page {
