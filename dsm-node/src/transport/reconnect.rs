@@ -5,6 +5,7 @@
 use super::acceptor::{Bell, HANDSHAKE_PATIENCE};
 use super::gate::{Gate, Incoming, Member, Notifier, RECONNECT_PATIENCE};
 use super::handshake::{Answer, HandshakeError, Hello, Purpose, Refusal, Subject, VERSION, hear, tell};
+use super::nemesis::Side;
 use super::stream::{Stream, transport};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use dsm_core::NodeId;
@@ -144,9 +145,10 @@ pub(super) fn call(
     patience: Duration,
 ) -> Result<(Stream, u64), CallError> {
     let deadline = Instant::now() + patience;
-    let stream = transport(member.endpoint.kind())
+    let mut stream = transport(member.endpoint.kind())
         .connect(&member.endpoint, patience)
         .map_err(|error| classify(&member.endpoint.to_string(), &error))?;
+    stream.identify(gate.rank, peer, Side::Caller);
     let hello = Hello {
         rank: gate.rank,
         incarnation: gate.incarnation,

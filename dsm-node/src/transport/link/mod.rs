@@ -66,6 +66,8 @@ pub(crate) struct Counters {
     pub bad_frames: u64,
     /// Frames that had come before.
     pub duplicates: u64,
+    /// Frames that went out again, on a later connection.
+    pub resent: u64,
 }
 
 /// How a flush ended.
@@ -216,6 +218,7 @@ impl Link {
         if self.farewell == Farewell::Said {
             self.farewell = Farewell::Wanted;
         }
+        stream.begin_frames(self.inbox.page_size());
         self.stream = Some(stream);
         Ok(())
     }
@@ -298,7 +301,7 @@ impl Link {
             };
             if self.outbox.is_staged() {
                 // A flush before this one was blocked in the middle of these bytes: they come first.
-            } else if self.outbox.stage(frames, header) {
+            } else if self.outbox.stage(frames, header, &mut self.counters) {
                 self.told = received;
             } else if self.owes_acknowledgement() {
                 self.outbox.stage_acknowledgement(header(0));

@@ -17,7 +17,6 @@ use dsm_core::wire::{self, Header, Kind, WireError};
 use dsm_core::{Message, PageId};
 use std::collections::VecDeque;
 use std::io;
-use std::os::fd::AsFd;
 
 /// The stage takes no further frame once it holds so many bytes: about what a socket takes at once.
 const STAGE_LENGTH: usize = 64 << 10;
@@ -125,13 +124,19 @@ impl Outbox {
 
     /// Moves the next frames to the stage, if it is empty and there are any; whether it did. `header` gives the
     /// header for a sequence number, without lengths and checksum.
-    pub fn stage(&mut self, frames: &impl Frames, header: impl Fn(u64) -> Header) -> bool {
+    pub fn stage(
+        &mut self,
+        frames: &impl Frames,
+        header: impl Fn(u64) -> Header,
+        counters: &mut Counters,
+    ) -> bool {
         if self.is_staged() || self.staged == self.frames.len() {
             return false;
         }
         while let Some(frame) = self.frames.get(self.staged) {
             self.staged += 1;
             let number = self.acknowledged + self.staged as u64;
+            counters.resent += u64::from(number <= self.staged_ever);
             self.staged_ever = self.staged_ever.max(number);
             let mut header = header(number);
             // Both lengths are bounded by limits that fit (`dsm_core::wire` asserts so at compile time).
@@ -199,7 +204,7 @@ impl Stage {
             None => stream.send(head),
             Some(page) => {
                 let from = self.written.saturating_sub(self.heads.len());
-                frames.send(stream.as_fd(), head, page, from)
+                stream.send_page(frames, head, page, from)
             }
         }
     }
