@@ -2,5 +2,6 @@
 
 pub mod harness;
 pub mod model;
+pub mod nemesis;
 pub mod sim;
 pub mod worker;
