@@ -89,6 +89,14 @@ impl Reconnector {
         }
     }
 
+    /// `peer` is connected again: its call is not awaited any more. It may have come before it was begun to be awaited,
+    /// and what would then be overdue later would be taken for the next.
+    pub fn end(&self, peer: NodeId) {
+        if let Some(shared) = &self.shared {
+            shared.gate.note_call(peer);
+        }
+    }
+
     /// This node goes on without `peer`: it is not let in any more, and learns so when it calls. Otherwise a peer that
     /// was merely out of reach would believe in a link on which nobody answers.
     pub fn give_up(&self, peer: NodeId) {

@@ -42,6 +42,8 @@ pub(crate) struct Link {
     /// The number that the peer was told last.
     told: u64,
     farewell: Farewell,
+    /// The number of the last frame before the farewell.
+    last_words: u64,
     counters: Counters,
 }
 
@@ -156,6 +158,7 @@ impl Link {
             received: Arc::new(AtomicU64::new(0)),
             told: 0,
             farewell: Farewell::None,
+            last_words: 0,
             counters: Counters::default(),
         }
     }
@@ -267,17 +270,28 @@ impl Link {
         outcome
     }
 
-    /// Ends the session in order: the flush that finds everything written closes this direction, and the peer reads
-    /// to the end. What is said after that flush is not sent.
+    /// Ends the session in order: the flush that finds everything written, and has acknowledged everything that came,
+    /// closes this direction, and the peer reads to the end. What is said after that flush is not sent.
     pub fn shutdown(&mut self) {
         if self.farewell == Farewell::None {
             self.farewell = Farewell::Wanted;
+            self.last_words = self.outbox.last_pushed();
         }
+    }
+
+    /// Whether the peer has everything that was said before [`Link::shutdown`].
+    pub fn was_heard_out(&self) -> bool {
+        self.outbox.acknowledged() >= self.last_words
     }
 
     /// Whether so much has arrived since the peer was told last that it must be told, even if nothing else is.
     pub fn owes_acknowledgement(&self) -> bool {
         self.received.load(Ordering::Acquire) - self.told >= ACKNOWLEDGE_AFTER
+    }
+
+    /// A peer that waits to be heard out must learn that it was.
+    fn owes_last_acknowledgement(&self) -> bool {
+        self.farewell == Farewell::Wanted && self.received.load(Ordering::Acquire) > self.told
     }
 
     fn try_flush(&mut self, frames: &impl Frames) -> Result<Flushed, LinkDown> {
@@ -303,7 +317,7 @@ impl Link {
                 // A flush before this one was blocked in the middle of these bytes: they come first.
             } else if self.outbox.stage(frames, header, &mut self.counters) {
                 self.told = received;
-            } else if self.owes_acknowledgement() {
+            } else if self.owes_acknowledgement() || self.owes_last_acknowledgement() {
                 self.outbox.stage_acknowledgement(header(0));
                 self.told = received;
             } else {

@@ -97,6 +97,11 @@ impl Outbox {
         self.acknowledged
     }
 
+    /// The number of the last frame that was queued.
+    pub fn last_pushed(&self) -> u64 {
+        self.acknowledged + self.frames.len() as u64
+    }
+
     /// The peer has all frames up to `through`. It may have them by an earlier connection, and say so before they went
     /// out again on this one.
     pub fn acknowledge(&mut self, through: u64) -> Result<(), BadFrame> {

@@ -459,3 +459,24 @@ fn a_frame_that_comes_again_may_acknowledge_less_than_is_known() {
     assert_eq!(drain(&mut far, &frames).expect("it stands"), []);
     assert_eq!(far.counters().duplicates, 1);
 }
+
+#[test]
+fn who_says_goodbye_says_what_it_has_heard() {
+    let (mut near, mut far) = links(PAGE);
+    let frames = VecFrames::new(PAGE, 1);
+    connect(&mut near, &mut far, pair(None));
+    near.send(&control(1), None).expect("it fits");
+    near.shutdown();
+    assert_eq!(near.flush(&frames).expect("it stands"), Flushed::Done);
+    assert!(!near.was_heard_out(), "nobody has said so");
+    // The connection breaks before the far end has heard it; on the next, it is said again.
+    near.detach();
+    far.detach();
+    connect(&mut near, &mut far, pair(None));
+    assert_eq!(pump(&mut near, &frames, &mut far, &frames, 1), [control(1)]);
+    far.shutdown();
+    assert_eq!(far.flush(&frames).expect("it stands"), Flushed::Done);
+    let down = drain(&mut near, &frames).and_then(|_| drain(&mut near, &frames)).expect_err("it ends");
+    assert!(matches!(down, LinkDown::Closed), "{down}");
+    assert!(near.was_heard_out());
+}
