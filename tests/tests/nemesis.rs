@@ -3,6 +3,7 @@
 
 use dsm_node::launch::TransportKind;
 use dsm_tests::nemesis::{self, Counts, Shape};
+use dsm_tests::scenario;
 use std::collections::BTreeSet;
 
 const WORKER: &str = env!("CARGO_BIN_EXE_worker");
@@ -27,6 +28,15 @@ fn a_frame_with_a_page_breaks_at_every_byte() {
         let counts = nemesis::run_aimed(WORKER, 1, transport);
         println!("{counts}");
         assert!(counts.of("resets_in_page") >= PAGE - HEAD_GROWTH_MAX, "{counts}");
+    }
+}
+
+#[test]
+fn nodes_that_leave_hear_so_though_the_connection_breaks() {
+    for transport in [TransportKind::Tcp, TransportKind::Unix] {
+        for nodes in [2, 4] {
+            scenario!("nemesis_leave").nodes(nodes).transport(transport).run();
+        }
     }
 }
 

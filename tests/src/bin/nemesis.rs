@@ -77,7 +77,10 @@ fn main() -> ExitCode {
     };
     // Who failed, and where each node was, is the message; where this program was is of no use.
     panic::set_hook(Box::new(|info| {
-        eprintln!("{}", info.payload_as_str().unwrap_or("a panic without words"))
+        eprintln!(
+            "{}",
+            info.payload().downcast_ref::<String>().map_or("a panic without words", String::as_str)
+        )
     }));
     let began = Instant::now();
     let outcome = match arguments.every_byte {

@@ -49,7 +49,7 @@ impl Shape {
     /// What `seed` says, but for the transport where one is asked for.
     #[must_use]
     pub fn of(seed: u64, transport: Option<TransportKind>) -> Shape {
-        let by_seed = if seed % 2 == 0 { TransportKind::Tcp } else { TransportKind::Unix };
+        let by_seed = if seed.is_multiple_of(2) { TransportKind::Tcp } else { TransportKind::Unix };
         // Different digits of the seed, so that everything meets everything.
         let nodes = NODES_MIN + seed / 2 % NODES_CHOICES;
         let large = seed / (2 * NODES_CHOICES) % LARGE_PAGES_ONE_IN == LARGE_PAGES_ONE_IN - 1;

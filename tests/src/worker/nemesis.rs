@@ -11,7 +11,8 @@ use rand_chacha::ChaCha8Rng;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::yield_now;
 
-pub(super) const SCENARIOS: &[(&str, Scenario)] = &[("nemesis", nemesis), ("nemesis_aimed", nemesis_aimed)];
+pub(super) const SCENARIOS: &[(&str, Scenario)] =
+    &[("nemesis", nemesis), ("nemesis_aimed", nemesis_aimed), ("nemesis_leave", nemesis_leave)];
 
 /// Counters that all nodes add to at random.
 const COUNTERS: usize = 8;
@@ -236,5 +237,23 @@ fn nemesis_aimed(arguments: &Arguments) -> Outcome {
         Ok(())
     })?;
     tell_deeds(&nemesis);
+    Ok(())
+}
+
+/// The last thing that rank 0 says, which is that all programs are done, is lost with its connection to every other rank.
+fn nemesis_leave(_: &Arguments) -> Outcome {
+    let nemesis = Nemesis::install(Plan::quiet())?;
+    let mut told = 0;
+    with_cluster(|dsm| {
+        meet(dsm, "all are there")?;
+        await_quiet(dsm)?;
+        meet(dsm, "nothing is under way")?;
+        if dsm.rank() == 0 {
+            told = dsm.size() - 1;
+            (1..dsm.size()).for_each(|rank| nemesis.lose_next(rank));
+        }
+        Ok(())
+    })?;
+    assert_eq!(nemesis.deeds().resets, u64::from(told), "each of them was told once in vain");
     Ok(())
 }

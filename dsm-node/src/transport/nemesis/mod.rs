@@ -28,7 +28,7 @@ use dsm_core::NodeId;
 use dsm_core::limits::NODES_MAX;
 use history::History;
 use parking_lot::Mutex;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -58,6 +58,8 @@ struct Peer {
     to: AtomicU64,
     /// Until when nothing comes from the peer.
     from: AtomicU64,
+    /// The next frame to the peer is lost with its connection.
+    loses_next: AtomicBool,
     history: Mutex<History>,
 }
 
@@ -171,6 +173,13 @@ impl Nemesis {
     /// Lets everything pass again.
     pub fn open(&self, peer: u32, way: Way) {
         self.set_route(peer, way, OPEN);
+    }
+
+    /// Loses the next frame to `peer`, which the link takes for sent, with its connection.
+    pub fn lose_next(&self, peer: u32) {
+        if let Some(peer) = self.peers.get(peer as usize) {
+            peer.loses_next.store(true, Ordering::Release);
+        }
     }
 
     /// As [`Nemesis::close`], for a time.

@@ -18,6 +18,7 @@ use std::io;
 use std::net::Shutdown;
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 /// A refused call comes back at once, since the socket is ready. It is slowed down, so that a delay does not take a core.
@@ -161,10 +162,14 @@ impl Tap {
     ) -> io::Result<usize> {
         self.pass(Way::To)?;
         let one_frame = self.aim(head);
+        if self.takes_loss() {
+            return self.break_outgoing(socket, Break::Lost, head, body);
+        }
         while let Some(event) = self.outgoing.take_due() {
             match event {
                 Event::Split => {}
-                Event::Delay(span) => return Err(self.delay(Way::To, span)),
+                Event::Delay(span) if self.may_break() => return Err(self.delay(Way::To, span)),
+                Event::Delay(_) => {}
                 Event::Partition { span, both_ways } => self.part(Way::To, span, both_ways)?,
                 Event::Replay { salt } => self.replay = Some(salt),
                 Event::Reset(how) => {
@@ -225,7 +230,8 @@ impl Tap {
             match event {
                 // What is to be replayed is known to the other side.
                 Event::Split | Event::Replay { .. } => {}
-                Event::Delay(span) => return Err(self.delay(Way::From, span)),
+                Event::Delay(span) if self.may_break() => return Err(self.delay(Way::From, span)),
+                Event::Delay(_) => {}
                 Event::Partition { span, both_ways } => self.part(Way::From, span, both_ways)?,
                 Event::Reset(how) => {
                     if self.may_break() {
@@ -277,7 +283,13 @@ impl Tap {
         Err(not_now())
     }
 
-    /// Of calls in a row, few fail.
+    /// Whether what begins here is to be lost by a program's call.
+    fn takes_loss(&self) -> bool {
+        self.outgoing.cursor.as_ref().is_some_and(Cursor::at_boundary)
+            && self.nemesis.peers[self.peer.index()].loses_next.swap(false, Ordering::AcqRel)
+    }
+
+    /// Of calls in a row, few fail, and few are held up.
     fn may_break(&self) -> bool {
         let turn = match self.side {
             Side::Caller => 1,
