@@ -4,5 +4,6 @@ pub mod harness;
 pub mod history;
 pub mod litmus;
 pub mod model;
+pub mod nemesis;
 pub mod sim;
 pub mod worker;
