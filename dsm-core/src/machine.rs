@@ -300,7 +300,7 @@ impl Machine {
             Message::SpanDenied { ticket, free, largest } => {
                 self.calls.span_denied(from, ticket, free, largest, out)?;
             }
-            Message::SpanReturn { first } => self.spans.give_back(first)?,
+            Message::SpanReturn { first } => self.spans.give_back(from, first)?,
             Message::SpanFind { page, ticket } => {
                 out.send(from, Message::SpanFound { ticket, span: self.spans.find(page) });
             }
