@@ -279,9 +279,9 @@ impl Machine {
             Message::LockRequest { lock, ticket, wait } => self.locks.request(lock, ticket, wait, out)?,
             Message::LockWithdraw { lock, ticket } => self.locks.withdraw(lock, ticket, out),
             Message::LockRelease { lock, ticket } => self.locks.release(lock, ticket, out)?,
-            Message::LockGrant { lock, ticket } => self.calls.lock_granted(lock, ticket, out)?,
+            Message::LockGrant { lock, ticket } => self.calls.lock_granted(from, lock, ticket, out)?,
             Message::LockDenied { lock, ticket, holder } => {
-                self.calls.lock_denied(lock, ticket, holder, out)?;
+                self.calls.lock_denied(from, lock, ticket, holder, out)?;
             }
             Message::BarrierArrive { generation } => self.barrier.arrive(from, generation, out)?,
             Message::BarrierComplete { generation, view } => {
@@ -290,13 +290,15 @@ impl Machine {
             Message::LeaveArrive => self.barrier.leave(from, out)?,
             Message::LeaveComplete => self.calls.leave_complete(out)?,
             Message::RootClaim { name, layout, ticket } => self.roots.claim(name, layout, ticket, out),
-            Message::RootAnswered { ticket, answer } => self.calls.root_answered(ticket, answer, out)?,
+            Message::RootAnswered { ticket, answer } => {
+                self.calls.root_answered(from, ticket, answer, out)?
+            }
             Message::RootPublish { name, address } => self.roots.publish(from, &name, address, out)?,
             Message::RootAbandon { name } => self.roots.abandon(from, &name, out)?,
             Message::SpanLease { pages, zone, owner, ticket } => {
                 out.send(from, self.spans.lease(pages, zone, owner, ticket));
             }
-            Message::SpanLeased { ticket, span } => self.calls.span_leased(ticket, span, out)?,
+            Message::SpanLeased { ticket, span } => self.calls.span_leased(from, ticket, span, out)?,
             Message::SpanDenied { ticket, free, largest } => {
                 self.calls.span_denied(from, ticket, free, largest, out)?;
             }
@@ -304,7 +306,7 @@ impl Machine {
             Message::SpanFind { page, ticket } => {
                 out.send(from, Message::SpanFound { ticket, span: self.spans.find(page) });
             }
-            Message::SpanFound { ticket, span } => self.calls.span_found(ticket, span, out)?,
+            Message::SpanFound { ticket, span } => self.calls.span_found(from, ticket, span, out)?,
             Message::Free { address } => self.free(from, address, out)?,
         }
         Ok(())
