@@ -116,6 +116,14 @@ impl Local {
     pub fn waits_for(&self, page: PageId, transaction: TransactionId) -> bool {
         let pending = self.pages.get(&page).and_then(|state| state.pending.as_ref());
         pending.is_some_and(|pending| pending.transaction == transaction)
+    /// Whether this node, which may write `page`, is about to share it.
+    fn owes_read_copy(&self, page: PageId) -> bool {
+        self.pages.get(&page).is_some_and(|state| match state.revocation {
+            Some(Revocation::Forward(Forward { want: Want::Read, .. })) => state.access == Access::Write,
+            Some(Revocation::Forward(_) | Revocation::Invalidate { .. }) | None => false,
+        })
+    }
+
     }
 
     /// Whether bytes that come with a grant of `transaction` may be put into the frame of `page`: it is unmapped, and
@@ -226,6 +234,11 @@ impl Local {
     /// Others wait for the page: its confirmation is not to be held back. It may have been sent meanwhile.
     pub fn hurry(&mut self, page: PageId, transaction: TransactionId, home: NodeId, out: &mut Outbox<'_>) {
         let pending = self.pages.get_mut(&page).and_then(|state| state.pending.as_mut());
+        if self.owes_read_copy(page) {
+            // Only where the reader confirmed what it has not got yet, and then asked to write: the home believes that
+            // this node, like the reader, holds no more than a read copy.
+            self.carry_out_revocation(page, out);
+        }
         match pending.filter(|pending| pending.transaction == transaction) {
             Some(pending) => pending.contended = true,
             None => out.flush(home),

@@ -11,7 +11,7 @@ use crate::copyset::Copyset;
 use crate::event::{Event, Timer};
 use crate::geometry::Geometry;
 use crate::home::Home;
-use crate::ids::{Address, NodeId, PageId, ViewId};
+use crate::ids::{Address, NodeId, PageId, TransactionId, ViewId};
 use crate::local::{Forward, Grant, Local};
 use crate::locks::Locks;
 use crate::message::{Message, Payload, SpanOwner};
@@ -138,11 +138,13 @@ impl Machine {
     /// just these bytes. Otherwise they are read and thrown away.
     #[must_use]
     pub fn reserves(&self, from: NodeId, message: &Message) -> bool {
-        let Message::Grant { page, transaction, payload: Payload::Bytes, .. } = message else {
+        let &Message::Grant { page, transaction, access, payload: Payload::Bytes, .. } = message else {
             return false;
         };
         let checks = Checks { me: self.me, from, placement: self.placement };
-        checks.check(message).is_ok() && self.local.reserves(*page, *transaction)
+        checks.check(message).is_ok()
+            && self.check_granter(from, page, transaction, (access, Payload::Bytes)).is_ok()
+            && self.local.reserves(page, transaction)
     }
 
     /// What this node may do with `page`.
@@ -280,6 +282,7 @@ impl Machine {
             Message::LockWithdraw { lock, ticket } => self.locks.withdraw(lock, ticket, out),
             Message::LockRelease { lock, ticket } => self.locks.release(lock, ticket, out)?,
             Message::LockGrant { lock, ticket } => self.calls.lock_granted(from, lock, ticket, out)?,
+                self.check_granter(from, page, transaction, (access, payload))?;
             Message::LockDenied { lock, ticket, holder } => {
                 self.calls.lock_denied(from, lock, ticket, holder, out)?;
             }
@@ -321,6 +324,24 @@ impl Machine {
             }
             out.act(Action::Freed { address });
             return Ok(());
+    /// Bytes come from a page's owner, whom only its home knows. Where this node is the home, it knows.
+    fn check_granter(
+        &self,
+        from: NodeId,
+        page: PageId,
+        transaction: TransactionId,
+        (access, payload): (Access, Payload),
+    ) -> Result<(), Cause> {
+        let known = match payload {
+            Payload::Bytes => self.placement.home_of(page) == self.me,
+            Payload::Zero | Payload::Held => false,
+        };
+        if known && !self.home.forwarded(from, page, transaction, access) {
+            return Err(Cause::OutOfTurn);
+        }
+        Ok(())
+    }
+
         }
         match self.spans.find(page).map(|span| span.owner) {
             Some(SpanOwner::Node(lessee)) if lessee == self.me => out.act(Action::Freed { address }),
