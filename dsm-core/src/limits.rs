@@ -69,4 +69,9 @@ const _: () = assert!(NODES_MAX <= Copyset::BITS);
 const _: () = assert!(PAGE_SIZE_MAX <= SEGMENT_SIZE);
 const _: () = assert!(PAGE_SIZE_MIN.is_power_of_two() && PAGE_SIZE_MAX.is_power_of_two());
 const _: () = assert!(NAME_LENGTH_MAX * 2 < CONTROL_LENGTH_MAX);
+/// The low bits of a transaction's number that only its node can tell beforehand, where numbers are keyed. A peer that
+/// names a transaction that it was never told of, by mistake or by damage, is wrong 65,535 times in 65,536, and has
+/// then lost its connection. What is left counts 2^48 transactions: eighty years at 100,000 a second.
+pub const TOKEN_BITS: u32 = 16;
+
 const _: () = assert!(STRADDLE_PATIENCE.as_nanos() > RESIDENCY_MAX.as_nanos());

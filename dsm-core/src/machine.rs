@@ -81,6 +81,15 @@ impl Machine {
         }
     }
 
+    /// The same machine, which numbers its transactions so that no peer can guess them. A grant is taken from whoever
+    /// names the transaction, since only a page's home knows the owner: the number is what the owner was told and
+    /// others were not. `key` is to be as random as the driver can make it; without one, numbers count from 1.
+    #[must_use]
+    pub fn with_transaction_key(mut self, key: u64) -> Machine {
+        self.local.number_by(key);
+        self
+    }
+
     /// Takes one fact, and appends what is to be done about it. The driver carries all of it out, in order, before it
     /// comes with the next fact.
     ///
@@ -273,6 +282,7 @@ impl Machine {
                 self.local.ack(now, from, page, transaction, self.placement.home_of(page), out)?;
             }
             Message::Grant { page, transaction, access, payload, awaiting, contended } => {
+                self.check_granter(from, page, transaction, (access, payload))?;
                 let grant = Grant { transaction, access, payload, awaiting, contended };
                 self.local.grant(now, page, &grant, self.placement.home_of(page), self.gone, out)?;
             }
@@ -282,7 +292,6 @@ impl Machine {
             Message::LockWithdraw { lock, ticket } => self.locks.withdraw(lock, ticket, out),
             Message::LockRelease { lock, ticket } => self.locks.release(lock, ticket, out)?,
             Message::LockGrant { lock, ticket } => self.calls.lock_granted(from, lock, ticket, out)?,
-                self.check_granter(from, page, transaction, (access, payload))?;
             Message::LockDenied { lock, ticket, holder } => {
                 self.calls.lock_denied(from, lock, ticket, holder, out)?;
             }
@@ -315,15 +324,6 @@ impl Machine {
         Ok(())
     }
 
-    /// A block was dropped: on its way to the span's granter, or from there to the lessee.
-    fn free(&mut self, from: NodeId, address: Address, out: &mut Outbox<'_>) -> Result<(), Cause> {
-        let (granter, page) = self.placement.granter_at(address).ok_or(Cause::AddressOutside)?;
-        if granter != self.me {
-            if from != granter {
-                return Err(Cause::NotHome);
-            }
-            out.act(Action::Freed { address });
-            return Ok(());
     /// Bytes come from a page's owner, whom only its home knows. Where this node is the home, it knows.
     fn check_granter(
         &self,
@@ -342,6 +342,15 @@ impl Machine {
         Ok(())
     }
 
+    /// A block was dropped: on its way to the span's granter, or from there to the lessee.
+    fn free(&mut self, from: NodeId, address: Address, out: &mut Outbox<'_>) -> Result<(), Cause> {
+        let (granter, page) = self.placement.granter_at(address).ok_or(Cause::AddressOutside)?;
+        if granter != self.me {
+            if from != granter {
+                return Err(Cause::NotHome);
+            }
+            out.act(Action::Freed { address });
+            return Ok(());
         }
         match self.spans.find(page).map(|span| span.owner) {
             Some(SpanOwner::Node(lessee)) if lessee == self.me => out.act(Action::Freed { address }),
