@@ -210,6 +210,7 @@ impl Oracle {
             RootAnswer::OtherLayout(other) => {
                 Err(format!("root {name} was refused for its own layout {other}"))
             }
+            RootAnswer::TooMany => Err(format!("root {name} is one too many, though there are few")),
         }
     }
 
