@@ -3,7 +3,7 @@
 //! Ends with one line of counts; with exit 1 and the seed on a failure, with exit 2 on a usage error.
 
 use clap::Parser;
-use dsm_tests::sim::{self, Counts, Failure, Mutant, Options};
+use dsm_tests::sim::{self, Counts, Failure, Hostility, Mutant, Options};
 use std::io::{self, IsTerminal, Write};
 use std::ops::Range;
 use std::process::ExitCode;
@@ -27,6 +27,9 @@ struct Arguments {
     /// Lets no node die.
     #[arg(long)]
     no_crashes: bool,
+    /// Makes one member of each cluster say anything at any time; then nobody dies.
+    #[arg(long)]
+    hostile: bool,
     /// Goes on after a failure, and lists every seed that fails.
     #[arg(long)]
     all: bool,
@@ -59,7 +62,12 @@ fn mutant(name: &str) -> Result<Mutant, String> {
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    let options = Options { mutant: arguments.mutant, crashes: !arguments.no_crashes, echo: arguments.trace };
+    let options = Options {
+        mutant: arguments.mutant,
+        crashes: !arguments.no_crashes,
+        hostile: arguments.hostile.then_some(Hostility::Guesses),
+        echo: arguments.trace,
+    };
     let range = arguments.seed.map_or(arguments.seeds.clone(), |seed| seed..seed + 1);
     let jobs = arguments.jobs.or_else(|| thread::available_parallelism().ok().map(Into::into)).unwrap_or(1);
     let outcome = run_all(&range, &options, jobs.max(1), arguments.all);

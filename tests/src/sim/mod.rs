@@ -7,11 +7,13 @@
 //!
 //! Where things are: `plan` and `program` are what a seed decides; `node`, `queue` and `network` are the cluster's
 //! state; `world` is the loop, `executor` carries out the machine's actions, `threads` and `calls` are the virtual
-//! threads; `oracle` is the checker; `mutant` are faults that the checker must find.
+//! threads; `oracle` is the checker; `mutant` are faults that the checker must find; `hostile` is a
+//! member that says anything.
 
 mod calls;
 mod counts;
 mod executor;
+mod hostile;
 mod lies;
 mod mutant;
 mod network;
@@ -27,6 +29,7 @@ mod trace;
 mod world;
 
 pub use counts::Counts;
+pub use hostile::Hostility;
 pub use mutant::Mutant;
 pub use trace::Tracing;
 
@@ -44,13 +47,15 @@ pub struct Options {
     pub mutant: Option<Mutant>,
     /// Whether nodes may die in the runs whose seeds say so.
     pub crashes: bool,
+    /// Whether one member says anything at any time, and what it knows; then nobody dies.
+    pub hostile: Option<Hostility>,
     /// Whether a trace is printed as the run goes.
     pub echo: bool,
 }
 
 impl Default for Options {
     fn default() -> Options {
-        Options { mutant: None, crashes: true, echo: false }
+        Options { mutant: None, crashes: true, hostile: None, echo: false }
     }
 }
 
@@ -64,6 +69,8 @@ pub struct Failure {
     pub seed: u64,
     /// The deliberate fault that was planted, if any.
     pub mutant: Option<Mutant>,
+    /// Whether one member was hostile.
+    pub hostile: Option<Hostility>,
     /// When it came to light.
     pub time: Time,
     /// What was wrong.
@@ -85,6 +92,9 @@ impl fmt::Display for Failure {
             writeln!(f, "  {line}")?;
         }
         write!(f, "replay: cargo run --release -p dsm-tests --bin sim -- --seed {} --trace", self.seed)?;
+        if self.hostile.is_some() {
+            write!(f, " --hostile")?;
+        }
         self.mutant.map_or(Ok(()), |mutant| write!(f, " --mutant {mutant:?}"))
     }
 }
@@ -110,6 +120,13 @@ fn attempt(seed: u64, options: &Options, tracing: Tracing) -> Result<Counts, Box
     let (time, counts, trace) = world.into_parts();
     match outcome {
         Ok(()) => Ok(counts),
-        Err(what) => Err(Box::new(Failure { seed, mutant: options.mutant, time, what, trace })),
+        Err(what) => Err(Box::new(Failure {
+            seed,
+            mutant: options.mutant,
+            hostile: options.hostile,
+            time,
+            what,
+            trace,
+        })),
     }
 }

@@ -1,6 +1,7 @@
 //! The loop of one run: what happens next, to whom, and whether all is still as it must be.
 
 use super::counts::Counts;
+use super::hostile::Hostile;
 use super::mutant::Mutant;
 use super::network::Network;
 use super::node::{Body, SimNode, State, ThreadId, slot};
@@ -28,6 +29,7 @@ pub struct World {
     pub(super) counts: Counts,
     pub(super) trace: Trace,
     pub(super) mutant: Option<Mutant>,
+    pub(super) hostile: Option<Hostile>,
     /// Threads that have not come to the end of their programs.
     pub(super) running: usize,
     phase: Phase,
@@ -56,11 +58,16 @@ impl World {
     #[must_use]
     pub fn new(seed: u64, options: &Options, tracing: Tracing) -> World {
         let mut rng = Rng::new(seed);
-        let plan = Plan::draw(&mut rng, options.crashes);
+        let mut plan = Plan::draw(&mut rng, options.crashes);
+        let hostile = options.hostile.and_then(|hostility| Hostile::draw(&mut plan, &mut rng, hostility));
         let mut nodes = Vec::new();
         for (node, &threads) in plan.nodes().zip(&plan.threads) {
             let programs = (0..threads).map(|index| program::draw(&plan, &mut rng, index == 0)).collect();
-            nodes.push(SimNode::new(&plan, node, programs));
+            let mut state = SimNode::new(&plan, node, programs);
+            if hostile.is_some() {
+                state.machine = state.machine.with_transaction_key(rng.draw());
+            }
+            nodes.push(state);
         }
         World {
             rng,
@@ -72,6 +79,7 @@ impl World {
             counts: Counts { seeds: 1, ..Counts::default() },
             trace: Trace::new(tracing),
             mutant: options.mutant,
+            hostile,
             running: 0,
             phase: Phase::Programs,
             actions: Vec::new(),
@@ -98,6 +106,7 @@ impl World {
                 self.resume(ThreadId { node, index });
             }
         }
+        self.let_loose()?;
         while let Some((at, what)) = self.queue.next() {
             self.now = at;
             self.counts.events += 1;
@@ -135,6 +144,7 @@ impl World {
             }
             Happening::Probed { node, page, progress } => self.feed(node, Event::Probed { page, progress }),
             Happening::Impatient { node, lock, waiting } => self.lose_patience(node, lock, waiting),
+            Happening::Babbles => self.babble(),
             Happening::Killed(node) => {
                 // A run that is over has nobody left to notice.
                 if self.phase != Phase::Over {
@@ -148,6 +158,11 @@ impl World {
                 self.feed(node, Event::PeerLost { node: lost })
             }
         }
+    }
+
+    /// Whether every node has left.
+    pub(super) fn is_over(&self) -> bool {
+        self.phase == Phase::Over
     }
 
     pub(super) fn node(&mut self, node: NodeId) -> &mut SimNode {
@@ -187,23 +202,25 @@ impl World {
             if self.mutant != Some(Mutant::DiscardsBody) {
                 receiver.frames[slot(page)] = frame;
             }
+            let honest = !self.mutant.is_some_and(Mutant::is_about_bodies) && !self.is_hostile(from);
             let sender = &self.nodes[from.index()];
             let held = sender.frames[slot(page)];
-            let honest = !self.mutant.is_some_and(Mutant::is_about_bodies);
             if honest && !sender.dead && held != frame {
                 return Err(format!(
                     "{from}'s frame of {page} changed while its bytes were on their way to {to}"
                 ));
             }
         }
-        self.observe(to, &message);
+        if !self.is_hostile(from) {
+            self.observe(to, &message);
+        }
         self.feed(to, Event::Received { from, message })
     }
 
     /// What must hold of a node between events, and of all nodes together.
     fn check(&mut self, node: NodeId) -> Check {
         let subject = &self.nodes[node.index()];
-        if subject.dead {
+        if subject.dead || self.is_hostile(node) {
             return Ok(());
         }
         subject.machine.invariants().map_err(|violation| format!("{node}: {violation}"))?;
@@ -234,11 +251,13 @@ impl World {
         self.oracle.totals()?;
         self.oracle.at_rest()?;
         let crashed = self.nodes.iter().any(|node| node.dead);
-        for (name, node) in self.plan.nodes().zip(&self.nodes).filter(|(_, node)| !node.dead) {
+        let living = |(name, node): &(NodeId, &SimNode)| !node.dead && !self.is_hostile(*name);
+        for (name, node) in self.plan.nodes().zip(&self.nodes).filter(living) {
             if let Some((call, what)) = node.calls.first_key_value() {
                 return Err(format!("{call:?} of {name} was never answered: {what:?}"));
             }
-            if !crashed && !node.machine.is_quiet() {
+            // What the hostile member began nobody need end.
+            if !crashed && self.hostile.is_none() && !node.machine.is_quiet() {
                 return Err(format!("{name} is not quiet at the end: {:?}", node.machine));
             }
             for &page in &self.plan.hot {
@@ -257,7 +276,8 @@ impl World {
     /// The directory of a home must say what the page tables of all nodes say.
     fn directory_at_rest(&self, home: NodeId) -> Check {
         let machine = &self.nodes[home.index()].machine;
-        for page in machine.homed_pages() {
+        let concerns = |page: &PageId| self.hostile.is_none() || self.plan.hot.contains(page);
+        for page in machine.homed_pages().filter(concerns) {
             let Some((owner, readers)) = machine.holders(page) else {
                 return Err(format!("{page} is in a transaction that never ends"));
             };
@@ -288,7 +308,7 @@ impl World {
         };
         for node in self.plan.nodes() {
             let state = self.node(node);
-            if state.dead {
+            if state.dead || state.threads.is_empty() {
                 continue;
             }
             state.threads[0].program.clone_from(&program);
