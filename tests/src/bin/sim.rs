@@ -16,7 +16,7 @@ use std::thread;
 #[command(name = "sim")]
 struct Arguments {
     /// The seeds to run, as FIRST..END.
-    #[arg(long, value_name = "FIRST..END", value_parser = seeds, default_value = "0..1000")]
+    #[arg(long, value_name = "FIRST..END", value_parser = sim::seeds, default_value = "0..1000")]
     seeds: Range<u64>,
     /// Replays this one seed.
     #[arg(long, value_name = "SEED", conflicts_with = "seeds")]
@@ -42,18 +42,6 @@ struct Arguments {
     /// How many seeds run at the same time; by default as many as there are cores.
     #[arg(long, value_name = "THREADS")]
     jobs: Option<usize>,
-}
-
-fn seeds(text: &str) -> Result<Range<u64>, String> {
-    let usage = || format!("{text:?} is not a range of seeds; write it as 0..1000");
-    let (first, end) = text.split_once("..").ok_or_else(usage)?;
-    let parse = |number: &str| number.parse::<u64>().map_err(|_| usage());
-    let range = parse(first)?..parse(end)?;
-    if range.is_empty() {
-        Err(format!("{text:?} has no seeds in it; write it as 0..1000"))
-    } else {
-        Ok(range)
-    }
 }
 
 fn mutant(name: &str) -> Result<Mutant, String> {

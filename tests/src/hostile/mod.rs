@@ -20,7 +20,9 @@ pub mod wire;
 
 pub use flood::{Flood, flood};
 pub use forge::{Palette, message};
-pub use story::{Counts, EVENT_BYTES_MAX, LENGTH_MAX, Measure, attempt, replay, run, unmeasured};
+pub use story::{
+    Counts, EVENT_BYTES_MAX, LENGTH_MAX, Measure, attempt, bytes_of_seed, replay, run, unmeasured,
+};
 
 /// The outcome of a check: what went wrong, in words.
 type Check<T = ()> = Result<T, String>;

@@ -8,6 +8,9 @@ use crate::sim::panics::caught;
 use arbitrary::Unstructured;
 use dsm_core::limits::{PAGE_SIZE_MIN, REGION_BASE_DEFAULT, SEGMENTS_MIN};
 use dsm_core::{Copyset, Event, Geometry, LockId, NodeId, PageId, Want};
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use std::fmt;
 
 /// Longer inputs say nothing that shorter ones do not.
 pub const LENGTH_MAX: usize = 4096;
@@ -55,6 +58,43 @@ impl Counts {
         self.guessed += other.guessed;
         self.pages_used += other.pages_used;
     }
+}
+
+impl Counts {
+    /// The counts as one JSON object, with the number of inputs and of frames.
+    #[must_use]
+    pub fn to_json(&self, inputs: usize, frames: usize) -> String {
+        serde_json::json!({
+            "inputs": inputs,
+            "events": self.events,
+            "hostile_messages": self.hostile,
+            "refused": self.refused,
+            "bystanders": self.bystanders,
+            "guessed": self.guessed,
+            "pages_used": self.pages_used,
+            "frames": frames,
+        })
+        .to_string()
+    }
+}
+
+impl fmt::Display for Counts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{} events, {} hostile messages ({} refused, {} grants guessed), {} refusals among the honest about pages \
+             in which it has a part, {} pages used by all afterwards",
+            self.events, self.hostile, self.refused, self.guessed, self.bystanders, self.pages_used
+        )
+    }
+}
+
+/// The bytes of `seed`: as many as it likes, up to [`LENGTH_MAX`].
+#[must_use]
+pub fn bytes_of_seed(seed: u64) -> Vec<u8> {
+    let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    let length = rng.random_range(0..=LENGTH_MAX);
+    (0..length).map(|_| rng.random()).collect()
 }
 
 /// Segments have several pages, so that spans can be taken apart and joined.

@@ -111,6 +111,14 @@ pub fn stream(bytes: &[u8]) -> Result<usize, String> {
     }
 }
 
+/// The good stream that `bytes` tell, encoded: where a fuzzer of [`decode`] may begin.
+///
+/// # Errors
+/// What is not as it must be.
+pub fn encoded(bytes: &[u8]) -> Result<Vec<u8>, String> {
+    frames(&mut Unstructured::new(bytes)).map(|(_, encoded)| encoded)
+}
+
 /// A message as it was sent, and whether bytes followed.
 type Sent = (Message, bool);
 

@@ -35,6 +35,7 @@ pub use trace::Tracing;
 
 use dsm_core::Time;
 use std::fmt;
+use std::ops::Range;
 use world::World;
 
 /// The outcome of a check: what went wrong, in words.
@@ -100,6 +101,22 @@ impl fmt::Display for Failure {
 }
 
 impl std::error::Error for Failure {}
+
+/// A range of seeds as commands take it: `FIRST..END`.
+///
+/// # Errors
+/// What is wrong with the text, and how to write it.
+pub fn seeds(text: &str) -> Result<Range<u64>, String> {
+    let usage = || format!("{text:?} is not a range of seeds; write it as 0..1000");
+    let (first, end) = text.split_once("..").ok_or_else(usage)?;
+    let parse = |number: &str| number.parse::<u64>().map_err(|_| usage());
+    let range = parse(first)?..parse(end)?;
+    if range.is_empty() {
+        Err(format!("{text:?} has no seeds in it; write it as 0..1000"))
+    } else {
+        Ok(range)
+    }
+}
 
 /// Runs one seed.
 ///
