@@ -2,6 +2,7 @@
 //! too. `docs/testing.md` says how the corpus came to be, and how to replay what fails.
 
 use dsm_tests::hostile::{self, Counts, Flood, bytes_of_seed, wire};
+use dsm_tests::sim::{self, Hostility, Options};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -98,6 +99,33 @@ fn what_a_machine_keeps_of_a_flood_has_an_end() {
         let kept = allocation_counter::measure(|| machine = Some(hostile::flood(kind, FLOOD_MESSAGES)));
         assert!(kept.bytes_current <= FLOOD_BYTES_MAX, "{kind:?} leaves {} bytes", kept.bytes_current);
     }
+}
+
+/// Seeds of the simulator with a hostile member.
+const SIMULATOR_SEEDS: u64 = 150;
+
+#[test]
+fn a_hostile_member_of_the_simulator_harms_nobody_else() {
+    let options = Options { hostile: Some(Hostility::Guesses), ..Options::default() };
+    let mut total = sim::Counts::default();
+    for seed in 0..SIMULATOR_SEEDS {
+        match sim::run(seed, &options) {
+            Ok(counts) => total.add(&counts),
+            Err(failure) => panic!("{failure}"),
+        }
+    }
+    println!("{total}");
+    assert!(total.hostile > 10_000 && total.faults > 5_000, "{total}");
+    assert!(total.refused < total.hostile, "nothing that it says is ever taken: {total}");
+}
+
+/// The check of the check: what keeps a stranger from granting a page is that it does not know the fault's number.
+#[test]
+fn a_member_that_overhears_the_others_is_found_out() {
+    let options = Options { hostile: Some(Hostility::Overhears), ..Options::default() };
+    let failures = (0..SIMULATOR_SEEDS).filter_map(|seed| sim::run(seed, &options).err());
+    let whats: Vec<String> = failures.map(|failure| failure.what).collect();
+    assert!(whats.iter().any(|what| what.contains("but the latest store was")), "{whats:#?}");
 }
 
 fn hostile_command(arguments: &[&str]) -> Output {

@@ -5,6 +5,7 @@
 //! names, answers no lease, drops no block, and gives no domain's span back.
 
 use super::Check;
+use super::network::INSTANT;
 use super::node::Body;
 use super::plan::{Plan, WORDS};
 use super::queue::Happening;
@@ -12,7 +13,9 @@ use super::rng::Rng;
 use super::world::World;
 use crate::hostile::{self, Palette};
 use arbitrary::Unstructured;
-use dsm_core::{Action, CallId, Command, Event, LockId, Machine, Message, NodeId, PageId, Payload, Time};
+use dsm_core::{
+    Action, CallId, Command, Copyset, Event, LockId, Machine, Message, NodeId, PageId, Payload, Time,
+};
 use std::time::Duration;
 
 /// What the hostile member knows.
@@ -20,7 +23,7 @@ use std::time::Duration;
 pub enum Hostility {
     /// What it was told, and what it can guess.
     Guesses,
-    /// Everything that anybody says: a member like that can forge a grant, which the checker must find.
+    /// Everything that anybody says, and it forges a grant for each request: which the checker must find.
     Overhears,
 }
 
@@ -94,13 +97,6 @@ impl Hostile {
         Some(Hostile { node, hostility, palette, left: MESSAGES })
     }
 
-    /// It hears what `from` says to `to`, if it can.
-    pub fn hear(&mut self, to: NodeId, message: &Message) {
-        if to == self.node || self.hostility == Hostility::Overhears {
-            self.palette.hear(message);
-        }
-    }
-
     /// Whether the message is about something in which it would take part: then its word counts.
     fn would_take_part(&self, plan: &Plan, message: &Message) -> bool {
         match message {
@@ -149,6 +145,29 @@ fn home_of_name(plan: &Plan, name: &str) -> NodeId {
 }
 
 impl World {
+    /// A message is on its way from which the hostile member may learn.
+    pub(super) fn overheard(&mut self, to: NodeId, message: &Message) {
+        let Some(hostile) = &mut self.hostile else { return };
+        if to == hostile.node {
+            hostile.palette.hear(message);
+        }
+        let (from, all) = (hostile.node, hostile.hostility == Hostility::Overhears);
+        let &Message::Request { page, transaction, want } = message else { return };
+        if all && transaction.node != from {
+            let message = Message::Grant {
+                page,
+                transaction,
+                access: want.access(),
+                payload: Payload::Bytes,
+                awaiting: Copyset::EMPTY,
+                contended: false,
+            };
+            let body = Some(Body { page, frame: [u64::MAX; WORDS] });
+            let at = self.now + INSTANT;
+            self.queue.schedule(at, Happening::Delivered { from, to: transaction.node, message, body });
+        }
+    }
+
     /// Whether `node` is the hostile member.
     pub(super) fn is_hostile(&self, node: NodeId) -> bool {
         self.hostile.as_ref().is_some_and(|hostile| hostile.node == node)
