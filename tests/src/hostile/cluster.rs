@@ -275,7 +275,7 @@ impl Cluster {
 
     fn put_on_wire(&mut self, from: NodeId, to: NodeId, message: Message, word: Option<Word>) {
         self.release(from, to);
-        self.truth.sent(from, to, &message);
+        self.truth.sent(to, &message);
         self.wire.entry((from, to)).or_default().push_back((message, word));
     }
 

@@ -99,7 +99,7 @@ impl Truth {
     }
 
     /// One node says something to another.
-    pub fn sent(&mut self, _from: NodeId, to: NodeId, message: &Message) {
+    pub fn sent(&mut self, to: NodeId, message: &Message) {
         if let Message::SpanLeased { ticket, span } = message {
             self.granted.insert((*ticket, span.first));
         }
@@ -126,7 +126,7 @@ impl Truth {
 
     /// A fault of `node` can never be resolved.
     pub fn doomed(&self, node: NodeId, page: PageId, lost: NodeId) -> Check {
-        if self.is_involved(page) && lost == self.hostile || self.is_involved(page) {
+        if self.is_involved(page) {
             return Ok(());
         }
         Err(format!("{node} ends for {page}, lost with {lost}, though the hostile member has no part in it"))

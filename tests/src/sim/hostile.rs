@@ -14,7 +14,7 @@ use super::world::World;
 use crate::hostile::{self, Palette};
 use arbitrary::Unstructured;
 use dsm_core::{
-    Action, CallId, Command, Copyset, Event, LockId, Machine, Message, NodeId, PageId, Payload, Time,
+    Action, CallId, Command, Copyset, Event, LockId, Machine, Message, NodeId, PageId, Payload, Time, wire,
 };
 use std::time::Duration;
 
@@ -196,12 +196,7 @@ impl World {
         if counts {
             self.counts.hostile += 1;
             self.trace.note(self.now, from, || format!("says to n{}: {message:?}", to.0));
-            let body = match message {
-                Message::Grant { page, payload: Payload::Bytes, .. } => {
-                    Some(Body { page, frame: [u64::MAX; WORDS] })
-                }
-                _ => None,
-            };
+            let body = wire::page_behind(&message).map(|page| Body { page, frame: [u64::MAX; WORDS] });
             self.transmit(from, to, message, body);
         }
         if more && !self.is_over() {
