@@ -292,3 +292,82 @@ fn a_node_waits_for_so_many_names_at_one_home_and_then_is_told() {
     assert_eq!(answers.len(), CALLS_MAX);
     assert!(!too_many(&claim(&mut home, name, 0)[0]));
 }
+
+#[test]
+fn what_is_said_twice_counts_once() {
+    let mut home = machine(0);
+    let page = page_at(0);
+    let request = |number| Message::Request {
+        page,
+        transaction: TransactionId { node: HOSTILE, number },
+        want: Want::Write,
+    };
+    assert!(matches!(tell(&mut home, HOSTILE, request(1))[..], [Action::Send { .. }]));
+    assert_eq!(tell(&mut home, HOSTILE, request(1)), refused(HOSTILE, Cause::OutOfTurn));
+    let hurry = tell(&mut home, HOSTILE, request(2));
+    assert!(matches!(hurry[..], [Action::Send { message: Message::Hurry { .. }, .. }]), "{hurry:?}");
+    assert_eq!(tell(&mut home, HOSTILE, request(3)), refused(HOSTILE, Cause::OutOfTurn));
+
+    let lock = LockId(geometry().address_of(page));
+    let wait = |call| Message::LockRequest { lock, ticket: ticket(HOSTILE, call), wait: true };
+    assert!(matches!(tell(&mut home, HOSTILE, wait(1))[..], [Action::Send { .. }]));
+    assert_eq!(tell(&mut home, HOSTILE, wait(1)), refused(HOSTILE, Cause::OutOfTurn));
+    assert_eq!(tell(&mut home, HOSTILE, wait(2)), []);
+    assert_eq!(tell(&mut home, HOSTILE, wait(2)), refused(HOSTILE, Cause::OutOfTurn));
+    let release = Message::LockRelease { lock, ticket: ticket(HOSTILE, 2) };
+    assert_eq!(tell(&mut home, HOSTILE, release), refused(HOSTILE, Cause::OutOfTurn));
+
+    assert_eq!(tell(&mut home, HOSTILE, Message::BarrierArrive { generation: 0 }), []);
+    let again = Message::BarrierArrive { generation: 0 };
+    assert_eq!(tell(&mut home, HOSTILE, again), refused(HOSTILE, Cause::OutOfTurn));
+    assert_eq!(tell(&mut home, HOSTILE, Message::LeaveArrive), refused(HOSTILE, Cause::OutOfTurn));
+}
+
+#[test]
+fn who_holds_a_copy_has_no_reason_to_ask_for_one() {
+    let mut home = machine(0);
+    let page = page_at(0);
+    let transaction = |number| TransactionId { node: HOSTILE, number };
+    let request = |number| Message::Request { page, transaction: transaction(number), want: Want::Read };
+    tell(&mut home, HOSTILE, request(1));
+    tell(&mut home, HOSTILE, Message::Confirm { page, transaction: transaction(1) });
+    assert_eq!(tell(&mut home, HOSTILE, request(2)), refused(HOSTILE, Cause::OutOfTurn));
+    // The next that asks is served.
+    let other = TransactionId { node: NodeId(1), number: 1 };
+    let served = tell(&mut home, NodeId(1), Message::Request { page, transaction: other, want: Want::Read });
+    assert!(matches!(served[..], [Action::Send { to: NodeId(1), .. }]), "{served:?}");
+}
+
+#[test]
+fn a_root_is_published_once_and_by_its_creator() {
+    let mut home = machine(0);
+    let address = geometry().base();
+    let here =
+        |name: &String| !matches!(claim(&mut machine(0), name.clone(), 0)[..], [Action::Reject { .. }]);
+    let name = ('a'..='z').map(String::from).find(here).expect("some letter is homed at rank 0");
+    let publish = || Message::RootPublish { name: name.clone(), address };
+    let abandon = || Message::RootAbandon { name: name.clone() };
+    assert_eq!(tell(&mut home, HOSTILE, publish()), refused(HOSTILE, Cause::OutOfTurn));
+    let ticket = ticket(NodeId(1), 1);
+    tell(&mut home, NodeId(1), Message::RootClaim { name: name.clone(), layout: 0, ticket });
+    for message in [publish(), abandon()] {
+        assert_eq!(tell(&mut home, HOSTILE, message), refused(HOSTILE, Cause::OutOfTurn));
+    }
+    assert!(!home.is_quiet());
+    assert_eq!(tell(&mut home, NodeId(1), publish()), []);
+    assert!(home.is_quiet());
+    for message in [publish(), abandon()] {
+        assert_eq!(tell(&mut home, NodeId(1), message), refused(NodeId(1), Cause::OutOfTurn));
+    }
+}
+
+#[test]
+fn a_stranger_and_oneself_have_no_say() {
+    let mut home = machine(0);
+    let page = page_at(0);
+    for from in [NodeId(0), NodeId(MEMBERS), NodeId(u16::MAX)] {
+        let transaction = TransactionId { node: from, number: 1 };
+        let request = Message::Request { page, transaction, want: Want::Read };
+        assert_eq!(tell(&mut home, from, request), refused(from, Cause::NotMember));
+    }
+}
