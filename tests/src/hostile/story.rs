@@ -174,7 +174,7 @@ fn begin(u: &mut Unstructured<'_>, measure: Measure) -> Cluster {
         .expect("the default base and a few hundred small pages fit");
     let homed_at = |node| (0..pages).map(PageId).filter(move |page| geometry.home_of(*page, members) == node);
     let used = members.iter().flat_map(|node| homed_at(node).take(PAGES_OF_HOME)).collect();
-    let locks = members.iter().filter_map(|node| homed_at(node).last());
+    let locks = members.iter().filter_map(|node| homed_at(node).next_back());
     let locks = locks.map(|page| LockId(geometry.address_of(page))).collect();
     let palette = Palette {
         geometry,
