@@ -2,6 +2,7 @@
 
 pub mod harness;
 pub mod history;
+pub mod hostile;
 pub mod litmus;
 pub mod model;
 pub mod nemesis;

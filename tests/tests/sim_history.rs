@@ -6,7 +6,8 @@ use std::process::Command;
 /// Seeds within which every mutant is found that threads can notice.
 const SEEDS: u64 = 200;
 
-const HISTORY: Options = Options { mutant: None, crashes: true, checks: Checks::History, echo: false };
+const HISTORY: Options =
+    Options { mutant: None, crashes: true, checks: Checks::History, hostile: None, echo: false };
 
 /// Which histories are not linearizable, by the first lines of what the failures of all seeds say.
 fn refused(options: &Options) -> impl Iterator<Item = String> {

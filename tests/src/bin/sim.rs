@@ -3,7 +3,7 @@
 //! Ends with one line of counts; with exit 1 and the seed on a failure, with exit 2 on a usage error.
 
 use clap::Parser;
-use dsm_tests::sim::{self, Checks, Counts, Failure, Mutant, Options};
+use dsm_tests::sim::{self, Checks, Counts, Failure, Hostility, Mutant, Options};
 use std::io::{self, IsTerminal, Write};
 use std::ops::Range;
 use std::process::ExitCode;
@@ -16,7 +16,7 @@ use std::thread;
 #[command(name = "sim")]
 struct Arguments {
     /// The seeds to run, as FIRST..END.
-    #[arg(long, value_name = "FIRST..END", value_parser = seeds, default_value = "0..1000")]
+    #[arg(long, value_name = "FIRST..END", value_parser = sim::seeds, default_value = "0..1000")]
     seeds: Range<u64>,
     /// Replays this one seed.
     #[arg(long, value_name = "SEED", conflicts_with = "seeds")]
@@ -27,6 +27,9 @@ struct Arguments {
     /// Lets no node die.
     #[arg(long)]
     no_crashes: bool,
+    /// Makes one member of each cluster say anything at any time; then nobody dies.
+    #[arg(long)]
+    hostile: bool,
     /// Goes on after a failure, and lists every seed that fails.
     #[arg(long)]
     all: bool,
@@ -42,18 +45,6 @@ struct Arguments {
     /// How many seeds run at the same time; by default as many as there are cores.
     #[arg(long, value_name = "THREADS")]
     jobs: Option<usize>,
-}
-
-fn seeds(text: &str) -> Result<Range<u64>, String> {
-    let usage = || format!("{text:?} is not a range of seeds; write it as 0..1000");
-    let (first, end) = text.split_once("..").ok_or_else(usage)?;
-    let parse = |number: &str| number.parse::<u64>().map_err(|_| usage());
-    let range = parse(first)?..parse(end)?;
-    if range.is_empty() {
-        Err(format!("{text:?} has no seeds in it; write it as 0..1000"))
-    } else {
-        Ok(range)
-    }
 }
 
 fn mutant(name: &str) -> Result<Mutant, String> {
@@ -75,6 +66,7 @@ fn main() -> ExitCode {
         mutant: arguments.mutant,
         crashes: !arguments.no_crashes,
         checks: arguments.checks,
+        hostile: arguments.hostile.then_some(Hostility::Guesses),
         echo: arguments.trace,
     };
     let range = arguments.seed.map_or(arguments.seeds.clone(), |seed| seed..seed + 1);

@@ -18,7 +18,7 @@ const ABANDON_PERMILLE: u64 = 300;
 /// Blocks in spans begin at multiples of this.
 const BLOCK_ALIGN: u64 = 64;
 
-fn name_of(root: usize) -> String {
+pub(super) fn name_of(root: usize) -> String {
     format!("root-{root}")
 }
 

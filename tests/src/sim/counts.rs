@@ -26,6 +26,10 @@ pub struct Counts {
     pub histories: Tally,
     /// Virtual nanoseconds.
     pub virtual_ns: u64,
+    /// Messages that a hostile member made up.
+    pub hostile: u64,
+    /// Of these, those that were refused.
+    pub refused: u64,
     /// The most faults that one instruction took.
     pub faults_of_instruction_max: u32,
     /// The longest that one fault took, in virtual nanoseconds.
@@ -53,6 +57,8 @@ impl Counts {
         self.hand_offs += other.hand_offs;
         self.histories.add(&other.histories);
         self.virtual_ns += other.virtual_ns;
+        self.hostile += other.hostile;
+        self.refused += other.refused;
         self.faults_of_instruction_max = self.faults_of_instruction_max.max(other.faults_of_instruction_max);
         self.fault_ns_max = self.fault_ns_max.max(other.fault_ns_max);
         for (kind, count) in &other.messages {
@@ -82,7 +88,11 @@ impl fmt::Display for Counts {
             self.hand_offs,
             self.histories,
             self.virtual_ns as f64 / NANOS_PER_SECOND,
-        )
+        )?;
+        if self.hostile > 0 {
+            write!(f, ", {} hostile messages ({} refused)", self.hostile, self.refused)?;
+        }
+        Ok(())
     }
 }
 

@@ -26,6 +26,9 @@ const LOST_WAKES_PERMILLE: u64 = 20;
 impl World {
     /// Carries out one action of `node`.
     pub(super) fn carry_out(&mut self, node: NodeId, action: Action) -> Check {
+        if self.is_hostile(node) {
+            return self.carry_out_hostile(node, action);
+        }
         match action {
             Action::Protect { page, access } => self.protect(node, page, access),
             Action::Install { page, access, payload } => self.install(node, page, access, payload),
@@ -78,6 +81,10 @@ impl World {
                 Ok(())
             }
             Action::Freed { address } => self.oracle.freed(address, node),
+            Action::Reject { from, .. } if self.is_hostile(from) => {
+                self.counts.refused += 1;
+                Ok(())
+            }
             Action::Reject { from, cause } => Err(format!("{node} rejects what {from} said: {cause}")),
         }
     }

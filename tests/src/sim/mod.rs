@@ -8,12 +8,14 @@
 //! Where things are: `plan` and `program` are what a seed decides; `node`, `queue` and `network` are the cluster's
 //! state; `world` is the loop, `executor` carries out the machine's actions, `threads`, `calls` and `sections`
 //! are the virtual threads; `structures` are a queue and a list in simulated memory; `oracle` is the checker, and so is
-//! `histories`, by what threads could notice; `mutant` are faults that the checkers must find.
+//! `histories`, by what threads could notice; `mutant` are faults that the checkers must find; `hostile` is a member that says
+//! anything.
 
 mod calls;
 mod counts;
 mod executor;
 mod histories;
+mod hostile;
 mod lies;
 mod mutant;
 mod network;
@@ -31,11 +33,13 @@ mod trace;
 mod world;
 
 pub use counts::Counts;
+pub use hostile::Hostility;
 pub use mutant::Mutant;
 pub use trace::Tracing;
 
 use dsm_core::Time;
 use std::fmt;
+use std::ops::Range;
 use world::World;
 
 /// The outcome of a check: what went wrong, in words.
@@ -62,13 +66,15 @@ pub struct Options {
     pub crashes: bool,
     /// What is held against it.
     pub checks: Checks,
+    /// Whether one member says anything at any time, and what it knows; then nobody dies.
+    pub hostile: Option<Hostility>,
     /// Whether a trace is printed as the run goes.
     pub echo: bool,
 }
 
 impl Default for Options {
     fn default() -> Options {
-        Options { mutant: None, crashes: true, checks: Checks::All, echo: false }
+        Options { mutant: None, crashes: true, checks: Checks::All, hostile: None, echo: false }
     }
 }
 
@@ -109,11 +115,30 @@ impl fmt::Display for Failure {
         if self.options.checks != Checks::All {
             write!(f, " --checks {}", format!("{:?}", self.options.checks).to_lowercase())?;
         }
+        if self.options.hostile.is_some() {
+            write!(f, " --hostile")?;
+        }
         self.options.mutant.map_or(Ok(()), |mutant| write!(f, " --mutant {mutant:?}"))
     }
 }
 
 impl std::error::Error for Failure {}
+
+/// A range of seeds as commands take it: `FIRST..END`.
+///
+/// # Errors
+/// What is wrong with the text, and how to write it.
+pub fn seeds(text: &str) -> Result<Range<u64>, String> {
+    let usage = || format!("{text:?} is not a range of seeds; write it as 0..1000");
+    let (first, end) = text.split_once("..").ok_or_else(usage)?;
+    let parse = |number: &str| number.parse::<u64>().map_err(|_| usage());
+    let range = parse(first)?..parse(end)?;
+    if range.is_empty() {
+        Err(format!("{text:?} has no seeds in it; write it as 0..1000"))
+    } else {
+        Ok(range)
+    }
+}
 
 /// Runs one seed.
 ///

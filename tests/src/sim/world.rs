@@ -2,6 +2,7 @@
 
 use super::counts::Counts;
 use super::histories::Histories;
+use super::hostile::Hostile;
 use super::mutant::Mutant;
 use super::network::Network;
 use super::node::{Body, SimNode, State, ThreadId, slot};
@@ -31,6 +32,7 @@ pub struct World {
     pub(super) trace: Trace,
     pub(super) mutant: Option<Mutant>,
     pub(super) checks: Checks,
+    pub(super) hostile: Option<Hostile>,
     /// Threads that have not come to the end of their programs.
     pub(super) running: usize,
     phase: Phase,
@@ -62,13 +64,18 @@ impl World {
     #[must_use]
     pub fn new(seed: u64, options: &Options, tracing: Tracing) -> World {
         let mut rng = Rng::new(seed);
-        let plan = Plan::draw(&mut rng, options.crashes);
+        let mut plan = Plan::draw(&mut rng, options.crashes);
+        let hostile = options.hostile.and_then(|hostility| Hostile::draw(&mut plan, &mut rng, hostility));
         let mut nodes = Vec::new();
         let mut value = STRUCTURE_VALUES;
         for (node, &threads) in plan.nodes().zip(&plan.threads) {
             let mut draw = |index| program::draw(&plan, &mut rng, index == 0, &mut value);
             let programs = (0..threads).map(&mut draw).collect();
-            nodes.push(SimNode::new(&plan, node, programs));
+            let mut state = SimNode::new(&plan, node, programs);
+            if hostile.is_some() {
+                state.machine = state.machine.with_transaction_key(rng.draw());
+            }
+            nodes.push(state);
         }
         World {
             rng,
@@ -82,6 +89,7 @@ impl World {
             trace: Trace::new(tracing),
             mutant: options.mutant,
             checks: options.checks,
+            hostile,
             running: 0,
             phase: Phase::Programs,
             actions: Vec::new(),
@@ -108,6 +116,7 @@ impl World {
                 self.resume(ThreadId { node, index });
             }
         }
+        self.let_loose()?;
         while let Some((at, what)) = self.queue.next() {
             self.now = at;
             self.counts.events += 1;
@@ -159,6 +168,7 @@ impl World {
             }
             Happening::Probed { node, page, progress } => self.feed(node, Event::Probed { page, progress }),
             Happening::Impatient { node, lock, waiting } => self.lose_patience(node, lock, waiting),
+            Happening::Babbles => self.babble(),
             Happening::Killed(node) => {
                 // A run that is over has nobody left to notice.
                 if self.phase != Phase::Over {
@@ -172,6 +182,11 @@ impl World {
                 self.feed(node, Event::PeerLost { node: lost })
             }
         }
+    }
+
+    /// Whether every node has left.
+    pub(super) fn is_over(&self) -> bool {
+        self.phase == Phase::Over
     }
 
     pub(super) fn node(&mut self, node: NodeId) -> &mut SimNode {
@@ -211,23 +226,27 @@ impl World {
             if self.mutant != Some(Mutant::DiscardsBody) {
                 receiver.frames[slot(page)] = frame;
             }
+            let honest = self.checks != Checks::History
+                && !self.mutant.is_some_and(Mutant::is_about_bodies)
+                && !self.is_hostile(from);
             let sender = &self.nodes[from.index()];
             let held = sender.frames[slot(page)];
-            let honest = self.checks != Checks::History && !self.mutant.is_some_and(Mutant::is_about_bodies);
             if honest && !sender.dead && held != frame {
                 return Err(format!(
                     "{from}'s frame of {page} changed while its bytes were on their way to {to}"
                 ));
             }
         }
-        self.observe(to, &message);
+        if !self.is_hostile(from) {
+            self.observe(to, &message);
+        }
         self.feed(to, Event::Received { from, message })
     }
 
     /// What must hold of a node between events, and of all nodes together.
     fn check(&mut self, node: NodeId) -> Check {
         let subject = &self.nodes[node.index()];
-        if subject.dead || self.checks == Checks::History {
+        if subject.dead || self.checks == Checks::History || self.is_hostile(node) {
             return Ok(());
         }
         subject.machine.invariants().map_err(|violation| format!("{node}: {violation}"))?;
@@ -258,11 +277,13 @@ impl World {
         self.oracle.totals()?;
         self.oracle.at_rest()?;
         let crashed = self.nodes.iter().any(|node| node.dead);
-        for (name, node) in self.plan.nodes().zip(&self.nodes).filter(|(_, node)| !node.dead) {
+        let living = |(name, node): &(NodeId, &SimNode)| !node.dead && !self.is_hostile(*name);
+        for (name, node) in self.plan.nodes().zip(&self.nodes).filter(living) {
             if let Some((call, what)) = node.calls.first_key_value() {
                 return Err(format!("{call:?} of {name} was never answered: {what:?}"));
             }
-            if !crashed && !node.machine.is_quiet() {
+            // What the hostile member began nobody need end.
+            if !crashed && self.hostile.is_none() && !node.machine.is_quiet() {
                 return Err(format!("{name} is not quiet at the end: {:?}", node.machine));
             }
             for &page in &self.plan.hot {
@@ -281,7 +302,8 @@ impl World {
     /// The directory of a home must say what the page tables of all nodes say.
     fn directory_at_rest(&self, home: NodeId) -> Check {
         let machine = &self.nodes[home.index()].machine;
-        for page in machine.homed_pages() {
+        let concerns = |page: &PageId| self.hostile.is_none() || self.plan.hot.contains(page);
+        for page in machine.homed_pages().filter(concerns) {
             let Some((owner, readers)) = machine.holders(page) else {
                 return Err(format!("{page} is in a transaction that never ends"));
             };
@@ -312,7 +334,8 @@ impl World {
         };
         let mut looks = self.phase == Phase::Audit;
         for node in self.plan.nodes() {
-            if self.nodes[node.index()].dead {
+            let state = &self.nodes[node.index()];
+            if state.dead || state.threads.is_empty() {
                 continue;
             }
             // One look at the structures is enough.
