@@ -4,7 +4,7 @@
 use crate::action::{Action, Cause, Reply};
 use crate::copyset::Copyset;
 use crate::event::Command;
-use crate::ids::{CallId, LockId, NodeId, Ticket, ViewId};
+use crate::ids::{CallId, LockId, NodeId, PageId, Ticket, ViewId};
 use crate::message::{Message, RootAnswer, SpanOwner, SpanRange, Zone};
 use crate::outbox::Outbox;
 use crate::placement::Placement;
@@ -15,10 +15,17 @@ use std::collections::BTreeMap;
 pub(crate) struct Calls {
     me: NodeId,
     placement: Placement,
-    waiting: BTreeMap<CallId, Call>,
+    waiting: BTreeMap<CallId, Waiting>,
     generation: u64,
     /// The first peer that was lost: no call completes any more but with its name.
     lost: Option<NodeId>,
+}
+
+/// A call that waits, and for whose word: nobody else's ends it.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+struct Waiting {
+    call: Call,
+    asked: NodeId,
 }
 
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
@@ -28,7 +35,7 @@ enum Call {
     Leave,
     Root,
     Lease(Lease),
-    Find,
+    Find(PageId),
 }
 
 /// A lease that goes from home to home until one has room.
@@ -38,8 +45,6 @@ struct Lease {
     owner: SpanOwner,
     /// Homes of the small zone that have not been asked.
     untried: Copyset,
-    /// Whom it was asked of last.
-    asked: NodeId,
     zone: Zone,
     free: u64,
     largest: u64,
@@ -78,7 +83,7 @@ impl Calls {
             Command::SpanLease { pages, owner } => self.lease(id, pages, owner, out),
             Command::SpanFind { page } => {
                 let home = self.placement.granter_of(page);
-                self.ask(id, Call::Find, home, Message::SpanFind { page, ticket }, out);
+                self.ask(id, Call::Find(page), home, Message::SpanFind { page, ticket }, out);
             }
             Command::LockWithdraw { .. }
             | Command::Unlock { .. }
@@ -123,19 +128,26 @@ impl Calls {
     }
 
     /// The lock is the call's.
-    pub fn lock_granted(&mut self, lock: LockId, ticket: Ticket, out: &mut Outbox<'_>) -> Result<(), Cause> {
-        self.answer(ticket, |call| *call == Call::Lock(lock), Reply::Locked, out)
+    pub fn lock_granted(
+        &mut self,
+        from: NodeId,
+        lock: LockId,
+        ticket: Ticket,
+        out: &mut Outbox<'_>,
+    ) -> Result<(), Cause> {
+        self.answer(from, ticket, |call| *call == Call::Lock(lock), Reply::Locked, out)
     }
 
     /// The lock is not the call's.
     pub fn lock_denied(
         &mut self,
+        from: NodeId,
         lock: LockId,
         ticket: Ticket,
         holder: NodeId,
         out: &mut Outbox<'_>,
     ) -> Result<(), Cause> {
-        self.answer(ticket, |call| *call == Call::Lock(lock), Reply::LockDenied { holder }, out)
+        self.answer(from, ticket, |call| *call == Call::Lock(lock), Reply::LockDenied { holder }, out)
     }
 
     /// All members have arrived.
@@ -168,31 +180,43 @@ impl Calls {
     /// What a name stands for.
     pub fn root_answered(
         &mut self,
+        from: NodeId,
         ticket: Ticket,
         answer: RootAnswer,
         out: &mut Outbox<'_>,
     ) -> Result<(), Cause> {
-        self.answer(ticket, |call| *call == Call::Root, Reply::Root(answer), out)
+        self.answer(from, ticket, |call| *call == Call::Root, Reply::Root(answer), out)
     }
 
     /// A home leased a span.
     pub fn span_leased(
         &mut self,
+        from: NodeId,
         ticket: Ticket,
         span: SpanRange,
         out: &mut Outbox<'_>,
     ) -> Result<(), Cause> {
-        self.answer(ticket, |call| matches!(call, Call::Lease(_)), Reply::Span(span), out)
+        let placement = self.placement;
+        let fits = |call: &Call| matches!(call, Call::Lease(lease) if lease.fits(span, &placement));
+        let fits = |call: &Call| placement.grants(from, span) && fits(call);
+        self.answer(from, ticket, fits, Reply::Span(span), out)
     }
 
     /// Where a page's span is.
     pub fn span_found(
         &mut self,
+        from: NodeId,
         ticket: Ticket,
         span: Option<SpanRange>,
         out: &mut Outbox<'_>,
     ) -> Result<(), Cause> {
-        self.answer(ticket, |call| *call == Call::Find, Reply::SpanFound(span), out)
+        let placement = self.placement;
+        let holds = |span: SpanRange, page: PageId| {
+            placement.grants(from, span) && (span.first..PageId(span.first.0 + span.pages)).contains(&page)
+        };
+        let fits =
+            |call: &Call| matches!(call, Call::Find(page) if span.is_none_or(|span| holds(span, *page)));
+        self.answer(from, ticket, fits, Reply::SpanFound(span), out)
     }
 
     /// A home had no room: the next is asked, the coordinator for the large zone last.
@@ -207,17 +231,20 @@ impl Calls {
         if self.lost.is_some() {
             return Ok(());
         }
-        let Some(Call::Lease(lease)) = self.waiting.get_mut(&ticket.call) else {
+        let Some(Waiting { call: Call::Lease(lease), asked }) = self.waiting.get_mut(&ticket.call) else {
             return Err(Cause::OutOfTurn);
         };
-        if ticket.node != self.me || lease.asked != from {
+        if *asked != from {
             return Err(Cause::OutOfTurn);
         }
         lease.free = lease.free.saturating_add(free);
         lease.largest = lease.largest.max(largest);
         let (free, largest) = (lease.free, lease.largest);
         match lease.next() {
-            Some(message) => out.send(lease.asked, message(ticket)),
+            Some((home, message)) => {
+                *asked = home;
+                out.send(home, message(ticket));
+            }
             None => self.complete(ticket.call, Reply::SpanDenied { free, largest }, out),
         }
         Ok(())
@@ -242,7 +269,7 @@ impl Calls {
             Zone::Small => (self.me, self.placement.members.without(self.me)),
             Zone::Large => (NodeId::COORDINATOR, Copyset::EMPTY),
         };
-        let lease = Lease { pages, owner, untried, asked, zone, free: 0, largest: 0 };
+        let lease = Lease { pages, owner, untried, zone, free: 0, largest: 0 };
         let ticket = Ticket { node: self.me, call: id };
         self.ask(id, Call::Lease(lease), asked, Message::SpanLease { pages, zone, owner, ticket }, out);
     }
@@ -252,13 +279,14 @@ impl Calls {
             out.act(Action::Complete { call: id, reply: Reply::PeerLost { node } });
             return;
         }
-        let before = self.waiting.insert(id, call);
+        let before = self.waiting.insert(id, Waiting { call, asked: to });
         assert!(before.is_none(), "the driver used {id:?} twice");
         out.send(to, message);
     }
 
     fn answer(
         &mut self,
+        from: NodeId,
         ticket: Ticket,
         fits: impl Fn(&Call) -> bool,
         reply: Reply,
@@ -267,7 +295,8 @@ impl Calls {
         if self.lost.is_some() {
             return Ok(());
         }
-        if ticket.node != self.me || !self.waiting.get(&ticket.call).is_some_and(fits) {
+        let fits = |waiting: &Waiting| waiting.asked == from && fits(&waiting.call);
+        if !self.waiting.get(&ticket.call).is_some_and(fits) {
             return Err(Cause::OutOfTurn);
         }
         self.complete(ticket.call, reply, out);
@@ -284,7 +313,7 @@ impl Calls {
     }
 
     fn find(&self, call: &Call) -> Option<CallId> {
-        self.waiting.iter().find(|(_, waiting)| *waiting == call).map(|(id, _)| *id)
+        self.waiting.iter().find(|(_, waiting)| waiting.call == *call).map(|(id, _)| *id)
     }
 
     /// The driver takes locks only from domains, which lie in the region.
@@ -294,20 +323,29 @@ impl Calls {
 }
 
 impl Lease {
-    /// Turns to the next home; says what to ask of it.
-    fn next(&mut self) -> Option<impl FnOnce(Ticket) -> Message + use<>> {
-        match (self.zone, self.untried.iter().next()) {
+    /// Whether `span` is what was asked for.
+    fn fits(&self, span: SpanRange, placement: &Placement) -> bool {
+        let owner = match self.owner {
+            SpanOwner::NewDomain => SpanOwner::Domain(placement.geometry.address_of(span.first)),
+            SpanOwner::Node(_) | SpanOwner::Domain(_) => self.owner,
+        };
+        span.pages == self.pages && span.owner == owner && placement.zone_of(span.first) == self.zone
+    }
+
+    /// Turns to the next home; says whom to ask, and what.
+    fn next(&mut self) -> Option<(NodeId, impl FnOnce(Ticket) -> Message + use<>)> {
+        let home = match (self.zone, self.untried.iter().next()) {
             (Zone::Small, Some(home)) => {
                 self.untried = self.untried.without(home);
-                self.asked = home;
+                home
             }
             (Zone::Small, None) => {
                 self.zone = Zone::Large;
-                self.asked = NodeId::COORDINATOR;
+                NodeId::COORDINATOR
             }
             (Zone::Large, _) => return None,
-        }
+        };
         let (pages, zone, owner) = (self.pages, self.zone, self.owner);
-        Some(move |ticket| Message::SpanLease { pages, zone, owner, ticket })
+        Some((home, move |ticket| Message::SpanLease { pages, zone, owner, ticket }))
     }
 }

@@ -30,6 +30,7 @@ mod locks;
 mod machine;
 mod outbox;
 mod placement;
+mod quota;
 mod roots;
 mod spans;
 

@@ -6,12 +6,15 @@ use crate::ids::{LockId, Ticket};
 use crate::limits;
 use crate::message::Message;
 use crate::outbox::Outbox;
+use crate::quota::Quota;
 use std::collections::{BTreeMap, VecDeque};
 
 /// The locks homed at this node that are held.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
 pub(crate) struct Locks {
     held: BTreeMap<LockId, Lock>,
+    /// Locks held and waited for, by node.
+    quota: Quota,
 }
 
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
@@ -21,7 +24,7 @@ struct Lock {
 }
 
 impl Locks {
-    /// A call wants `lock`.
+    /// A call wants `lock`. A node that has more calls here than it may is denied the lock.
     pub fn request(
         &mut self,
         lock: LockId,
@@ -30,6 +33,10 @@ impl Locks {
         out: &mut Outbox<'_>,
     ) -> Result<(), Cause> {
         let Some(state) = self.held.get_mut(&lock) else {
+            if !self.quota.take(ticket.node) {
+                out.send(ticket.node, Message::LockDenied { lock, ticket, holder: ticket.node });
+                return Ok(());
+            }
             self.held.insert(lock, Lock { holder: ticket, waiting: VecDeque::new() });
             out.send(ticket.node, Message::LockGrant { lock, ticket });
             return Ok(());
@@ -37,7 +44,7 @@ impl Locks {
         if state.holder == ticket || state.waiting.contains(&ticket) {
             return Err(Cause::OutOfTurn);
         }
-        if wait && state.waiting.len() < limits::LOCK_WAITERS_MAX {
+        if wait && state.waiting.len() < limits::LOCK_WAITERS_MAX && self.quota.take(ticket.node) {
             state.waiting.push_back(ticket);
         } else {
             out.send(ticket.node, Message::LockDenied { lock, ticket, holder: state.holder.node });
@@ -51,6 +58,7 @@ impl Locks {
         let before = state.waiting.len();
         state.waiting.retain(|waiting| *waiting != ticket);
         if state.waiting.len() < before {
+            self.quota.give_back(ticket.node);
             out.send(ticket.node, Message::LockDenied { lock, ticket, holder: state.holder.node });
         }
     }
@@ -61,6 +69,7 @@ impl Locks {
         if state.holder != ticket {
             return Err(Cause::OutOfTurn);
         }
+        self.quota.give_back(ticket.node);
         match state.waiting.pop_front() {
             Some(next) => {
                 state.holder = next;

@@ -11,7 +11,7 @@ use crate::copyset::Copyset;
 use crate::event::{Event, Timer};
 use crate::geometry::Geometry;
 use crate::home::Home;
-use crate::ids::{Address, NodeId, PageId, ViewId};
+use crate::ids::{Address, NodeId, PageId, TransactionId, ViewId};
 use crate::local::{Forward, Grant, Local};
 use crate::locks::Locks;
 use crate::message::{Message, Payload, SpanOwner};
@@ -81,6 +81,15 @@ impl Machine {
         }
     }
 
+    /// The same machine, which numbers its transactions so that no peer can guess them. A grant is taken from whoever
+    /// names the transaction, since only a page's home knows the owner: the number is what the owner was told and
+    /// others were not. `key` is to be as random as the driver can make it; without one, numbers count from 1.
+    #[must_use]
+    pub fn with_transaction_key(mut self, key: u64) -> Machine {
+        self.local.number_by(key);
+        self
+    }
+
     /// Takes one fact, and appends what is to be done about it. The driver carries all of it out, in order, before it
     /// comes with the next fact.
     ///
@@ -138,11 +147,13 @@ impl Machine {
     /// just these bytes. Otherwise they are read and thrown away.
     #[must_use]
     pub fn reserves(&self, from: NodeId, message: &Message) -> bool {
-        let Message::Grant { page, transaction, payload: Payload::Bytes, .. } = message else {
+        let &Message::Grant { page, transaction, access, payload: Payload::Bytes, .. } = message else {
             return false;
         };
         let checks = Checks { me: self.me, from, placement: self.placement };
-        checks.check(message).is_ok() && self.local.reserves(*page, *transaction)
+        checks.check(message).is_ok()
+            && self.check_granter(from, page, transaction, (access, Payload::Bytes)).is_ok()
+            && self.local.reserves(page, transaction)
     }
 
     /// What this node may do with `page`.
@@ -271,6 +282,7 @@ impl Machine {
                 self.local.ack(now, from, page, transaction, self.placement.home_of(page), out)?;
             }
             Message::Grant { page, transaction, access, payload, awaiting, contended } => {
+                self.check_granter(from, page, transaction, (access, payload))?;
                 let grant = Grant { transaction, access, payload, awaiting, contended };
                 self.local.grant(now, page, &grant, self.placement.home_of(page), self.gone, out)?;
             }
@@ -279,9 +291,9 @@ impl Machine {
             Message::LockRequest { lock, ticket, wait } => self.locks.request(lock, ticket, wait, out)?,
             Message::LockWithdraw { lock, ticket } => self.locks.withdraw(lock, ticket, out),
             Message::LockRelease { lock, ticket } => self.locks.release(lock, ticket, out)?,
-            Message::LockGrant { lock, ticket } => self.calls.lock_granted(lock, ticket, out)?,
+            Message::LockGrant { lock, ticket } => self.calls.lock_granted(from, lock, ticket, out)?,
             Message::LockDenied { lock, ticket, holder } => {
-                self.calls.lock_denied(lock, ticket, holder, out)?;
+                self.calls.lock_denied(from, lock, ticket, holder, out)?;
             }
             Message::BarrierArrive { generation } => self.barrier.arrive(from, generation, out)?,
             Message::BarrierComplete { generation, view } => {
@@ -290,22 +302,42 @@ impl Machine {
             Message::LeaveArrive => self.barrier.leave(from, out)?,
             Message::LeaveComplete => self.calls.leave_complete(out)?,
             Message::RootClaim { name, layout, ticket } => self.roots.claim(name, layout, ticket, out),
-            Message::RootAnswered { ticket, answer } => self.calls.root_answered(ticket, answer, out)?,
+            Message::RootAnswered { ticket, answer } => {
+                self.calls.root_answered(from, ticket, answer, out)?
+            }
             Message::RootPublish { name, address } => self.roots.publish(from, &name, address, out)?,
             Message::RootAbandon { name } => self.roots.abandon(from, &name, out)?,
             Message::SpanLease { pages, zone, owner, ticket } => {
                 out.send(from, self.spans.lease(pages, zone, owner, ticket));
             }
-            Message::SpanLeased { ticket, span } => self.calls.span_leased(ticket, span, out)?,
+            Message::SpanLeased { ticket, span } => self.calls.span_leased(from, ticket, span, out)?,
             Message::SpanDenied { ticket, free, largest } => {
                 self.calls.span_denied(from, ticket, free, largest, out)?;
             }
-            Message::SpanReturn { first } => self.spans.give_back(first)?,
+            Message::SpanReturn { first } => self.spans.give_back(from, first)?,
             Message::SpanFind { page, ticket } => {
                 out.send(from, Message::SpanFound { ticket, span: self.spans.find(page) });
             }
-            Message::SpanFound { ticket, span } => self.calls.span_found(ticket, span, out)?,
+            Message::SpanFound { ticket, span } => self.calls.span_found(from, ticket, span, out)?,
             Message::Free { address } => self.free(from, address, out)?,
+        }
+        Ok(())
+    }
+
+    /// Bytes come from a page's owner, whom only its home knows. Where this node is the home, it knows.
+    fn check_granter(
+        &self,
+        from: NodeId,
+        page: PageId,
+        transaction: TransactionId,
+        (access, payload): (Access, Payload),
+    ) -> Result<(), Cause> {
+        let known = match payload {
+            Payload::Bytes => self.placement.home_of(page) == self.me,
+            Payload::Zero | Payload::Held => false,
+        };
+        if known && !self.home.forwarded(from, page, transaction, access) {
+            return Err(Cause::OutOfTurn);
         }
         Ok(())
     }

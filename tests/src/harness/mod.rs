@@ -10,7 +10,7 @@
 mod agreement;
 pub mod ports;
 mod report;
-mod stuck;
+pub(crate) mod stuck;
 
 pub use report::{NodeReport, Report};
 

@@ -8,6 +8,7 @@ mod cluster;
 mod coherence;
 mod confine;
 mod failure;
+mod history;
 mod join;
 mod litmus;
 mod locks;
@@ -80,6 +81,7 @@ fn scenarios() -> Vec<(&'static str, Scenario)> {
         coherence::SCENARIOS,
         litmus::SCENARIOS,
         failure::SCENARIOS,
+        history::SCENARIOS,
         join::SCENARIOS,
         locks::SCENARIOS,
         memory::SCENARIOS,
