@@ -1,6 +1,7 @@
 //! Two links and a connection that breaks at every byte of a frame with a page, in every way, in both directions.
 
 use super::super::link::{Link, LinkDown};
+use super::super::stream::poll_timeout;
 use super::super::testing::{VecFrames, pair, tcp_pair};
 use super::super::{Frames, Stream};
 use super::plan::Side;
@@ -9,16 +10,19 @@ use super::tap::Tap;
 use super::{Nemesis, Plan, Way};
 use dsm_core::wire;
 use dsm_core::{Access, Copyset, Message, NodeId, PageId, Payload, TransactionId};
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::poll::{PollFd, PollFlags, poll};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 const PAGE: usize = 4096;
 const NEAR: NodeId = NodeId(0);
 const FAR: NodeId = NodeId(1);
 
-/// How long a socket may take to become readable before a test says that it hangs.
-const PATIENCE_MS: u16 = 10_000;
+/// Far more connections than any of these tests has: a session that makes no progress takes them up.
+const CONNECTIONS_MAX: u32 = 2_000;
+
+/// How long messages may take before a test says that they do not come.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 fn control(generation: u64) -> Message {
     Message::BarrierArrive { generation }
@@ -87,6 +91,7 @@ impl Two {
         self.near.link.attach(near, far_has).expect("the far end has what was sent");
         self.far.link.attach(far, near_has).expect("the near end has what was sent");
         self.connections += 1;
+        assert!(self.connections < CONNECTIONS_MAX, "nothing gets through: {:?}", self.far.came);
     }
 
     /// A connection by the plans of both.
@@ -100,7 +105,9 @@ impl Two {
     /// Lets both take turns until the far end has `count` messages. An end at which the connection broke makes both
     /// take a new one.
     fn run_until(&mut self, count: usize, mut reconnect: impl FnMut(&mut Two)) {
+        let deadline = Instant::now() + PATIENCE;
         while self.far.came.len() < count {
+            assert!(Instant::now() < deadline, "{count} are to come: the far end has {:?}", self.far.came);
             let outcome = self.near.turn().and_then(|()| self.far.turn());
             match outcome {
                 Ok(()) if self.far.came.len() < count => self.wait(),
@@ -116,8 +123,7 @@ impl Two {
         let far = self.far.link.descriptor().expect("it is attached");
         let near_wants = PollFlags::POLLIN | PollFlags::POLLOUT;
         let mut polled = [PollFd::new(near, near_wants), PollFd::new(far, PollFlags::POLLIN)];
-        let found = poll(&mut polled, PollTimeout::from(PATIENCE_MS)).expect("poll");
-        assert!(found > 0, "nothing comes: the far end has {:?}", self.far.came);
+        poll(&mut polled, poll_timeout(PATIENCE)).expect("poll");
     }
 }
 
