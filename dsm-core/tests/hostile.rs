@@ -2,10 +2,11 @@
 #![allow(clippy::wildcard_enum_match_arm, reason = "a test looks for the one action that it is about")]
 
 use dsm_core::limits::{CALLS_MAX, NAMES_MAX, REGION_BASE_DEFAULT};
+use dsm_core::wire::{self, Header, Kind, WireError};
 use dsm_core::{
     Access, Action, Address, CallId, Cause, Command, Copyset, Event, Geometry, LockId, Machine, Message,
-    NodeId, PageId, Payload, Reply, RootAnswer, SpanOwner, SpanRange, Ticket, Time, TransactionId, Want,
-    Zone,
+    NodeId, PageId, Payload, Reply, RootAnswer, SpanOwner, SpanRange, Ticket, Time, TransactionId, ViewId,
+    Want, Zone,
 };
 
 /// Pages enough for large spans and for every node's segments.
@@ -369,5 +370,54 @@ fn a_stranger_and_oneself_have_no_say() {
         let transaction = TransactionId { node: from, number: 1 };
         let request = Message::Request { page, transaction, want: Want::Read };
         assert_eq!(tell(&mut home, from, request), refused(from, Cause::NotMember));
+    }
+}
+
+#[test]
+fn a_body_belongs_to_a_message_that_has_one() {
+    let mut control = Vec::new();
+    let control_length = wire::encode_message(&Message::LeaveArrive, &mut control).expect("it fits");
+    let length = 4096;
+    let header = Header {
+        kind: Kind::Data,
+        control_length: u32::try_from(control_length).expect("it is short"),
+        body_length: length,
+        sequence: 1,
+        acknowledged: 0,
+        view: ViewId::FIRST,
+        body_crc: 0,
+    };
+    let bytes = [header.encode(&control).as_slice(), &control].concat();
+    assert_eq!(wire::decode_head(&bytes, 4096), Err(WireError::BodyMisplaced { length }));
+}
+
+#[test]
+fn of_two_threads_that_leave_one_is_told_that_the_other_does() {
+    let mut leaver = machine(1);
+    let leave = |call| Event::Command { call: CallId(call), command: Command::Leave };
+    assert!(matches!(step(&mut leaver, leave(1))[..], [Action::Send { .. }]));
+    let busy = Action::Complete { call: CallId(2), reply: Reply::Busy };
+    assert_eq!(step(&mut leaver, leave(2)), [busy]);
+    let left = Action::Complete { call: CallId(1), reply: Reply::Left };
+    assert_eq!(tell(&mut leaver, NodeId(0), Message::LeaveComplete), [left]);
+    let again = tell(&mut leaver, NodeId(0), Message::LeaveComplete);
+    assert_eq!(again, refused(NodeId(0), Cause::OutOfTurn));
+}
+
+#[test]
+fn answers_that_come_after_a_peer_was_lost_are_late_and_not_wrong() {
+    let mut asker = machine(1);
+    step(&mut asker, Event::Command { call: CallId(1), command: Command::Barrier });
+    step(&mut asker, Event::Command { call: CallId(2), command: Command::Leave });
+    step(&mut asker, Event::PeerLost { node: HOSTILE });
+    let ticket = ticket(NodeId(1), 3);
+    let late = [
+        Message::BarrierComplete { generation: 0, view: ViewId::FIRST },
+        Message::LeaveComplete,
+        Message::SpanDenied { ticket, free: 0, largest: 0 },
+        Message::SpanFound { ticket, span: None },
+    ];
+    for message in late {
+        assert_eq!(tell(&mut asker, NodeId(0), message), []);
     }
 }

@@ -3,7 +3,7 @@
 
 use super::Check;
 use super::forge::{About, Palette};
-use super::story::{Counts, EVENT_BYTES_MAX, Measure};
+use super::story::{ANSWER_BYTES_MAX, Counts, EVENT_BYTES_MAX, Measure};
 use super::truth::Truth;
 use dsm_core::{
     Access, Action, Actions, CallId, Event, Machine, Message, NodeId, PageId, Payload, Progress, Time, Timer,
@@ -142,7 +142,8 @@ impl Cluster {
                 machine.handle(now, event, &mut actions);
             }
         });
-        if bytes > EVENT_BYTES_MAX {
+        let waiting = self.counts.hostile + self.truth.calls.len() as u64;
+        if bytes > EVENT_BYTES_MAX + waiting * ANSWER_BYTES_MAX {
             return Err(format!("{node} allocated {bytes} bytes for one event: {said:?}"));
         }
         self.note_refusal(node, said.as_ref(), &actions)?;

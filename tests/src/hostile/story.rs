@@ -19,6 +19,10 @@ pub const LENGTH_MAX: usize = 4096;
 /// grows, and a name; all of them together stay far below.
 pub const EVENT_BYTES_MAX: u64 = 16 << 10;
 
+/// What it may allocate besides for each call that may be waiting: one event answers all of them, when a root is
+/// published or a peer is lost. An answer is an action of less than 100 bytes, in a list that doubles as it grows.
+pub const ANSWER_BYTES_MAX: u64 = 512;
+
 /// Runs what it is given, and says how many bytes that allocated.
 pub type Measure = fn(&mut dyn FnMut()) -> u64;
 
