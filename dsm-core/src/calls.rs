@@ -16,7 +16,7 @@ use std::collections::BTreeMap;
 pub(crate) struct Calls {
     me: NodeId,
     placement: Placement,
-    waiting: BTreeMap<CallId, Call>,
+    waiting: BTreeMap<CallId, Waiting>,
     /// The locks that threads of this node hold, by the call that acquired each.
     held: BTreeMap<LockId, CallId>,
     /// The roots that threads of this node are creating, and their layouts.
@@ -26,6 +26,13 @@ pub(crate) struct Calls {
     generation: u64,
     /// The first peer that was lost: no call completes any more but with its name.
     lost: Option<NodeId>,
+}
+
+/// A call that waits, and for whose word: nobody else's ends it.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+struct Waiting {
+    call: Call,
+    asked: NodeId,
 }
 
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
@@ -45,8 +52,6 @@ struct Lease {
     owner: SpanOwner,
     /// Homes of the small zone that have not been asked.
     untried: Copyset,
-    /// Whom it was asked of last.
-    asked: NodeId,
     zone: Zone,
     free: u64,
     largest: u64,
@@ -107,7 +112,7 @@ impl Calls {
         let ticket = |call| Ticket { node: self.me, call };
         let (to, message) = match command {
             Command::LockWithdraw { lock, waiting } => {
-                if let Some(Call::Lock { wait, .. }) = self.waiting.get_mut(&waiting) {
+                if let Some(Waiting { call: Call::Lock { wait, .. }, .. }) = self.waiting.get_mut(&waiting) {
                     *wait = false;
                 }
                 (self.home_of_lock(lock), Message::LockWithdraw { lock, ticket: ticket(waiting) })
@@ -148,12 +153,13 @@ impl Calls {
     /// The lock is the call's.
     pub fn lock_granted(
         &mut self,
+        from: NodeId,
         lock: LockId,
         ticket: Ticket,
         recovered: Option<NodeId>,
         out: &mut Outbox<'_>,
     ) -> Result<(), Cause> {
-        self.answer(ticket, |call| call.is_for(lock), Reply::Locked { recovered }, out)?;
+        self.answer(from, ticket, |call| call.is_for(lock), Reply::Locked { recovered }, out)?;
         self.held.insert(lock, ticket.call);
         Ok(())
     }
@@ -161,12 +167,13 @@ impl Calls {
     /// The lock is not the call's.
     pub fn lock_denied(
         &mut self,
+        from: NodeId,
         lock: LockId,
         ticket: Ticket,
         holder: NodeId,
         out: &mut Outbox<'_>,
     ) -> Result<(), Cause> {
-        self.answer(ticket, |call| call.is_for(lock), Reply::LockDenied { holder }, out)
+        self.answer(from, ticket, |call| call.is_for(lock), Reply::LockDenied { holder }, out)
     }
 
     /// All members have arrived.
@@ -199,22 +206,25 @@ impl Calls {
     /// What a name stands for.
     pub fn root_answered(
         &mut self,
+        from: NodeId,
         ticket: Ticket,
         answer: RootAnswer,
         out: &mut Outbox<'_>,
     ) -> Result<(), Cause> {
         let claim = match self.waiting.get(&ticket.call) {
-            Some(Call::Root { name, layout }) if ticket.node == self.me => Some((name.clone(), *layout)),
+            Some(Waiting { call: Call::Root { name, layout }, .. }) if ticket.node == self.me => {
+                Some((name.clone(), *layout))
+            }
             Some(_) | None => None,
         };
-        self.answer(ticket, |call| matches!(call, Call::Root { .. }), Reply::Root(answer), out)?;
+        self.answer(from, ticket, |call| matches!(call, Call::Root { .. }), Reply::Root(answer), out)?;
         let Some((name, layout)) = claim else { return Ok(()) };
         match answer {
             RootAnswer::Create => {
                 self.creating.insert(name, layout);
             }
             RootAnswer::Found(address) => self.notes.root(name, layout, address),
-            RootAnswer::OtherLayout(_) => {}
+            RootAnswer::OtherLayout(_) | RootAnswer::TooMany => {}
         }
         Ok(())
     }
@@ -222,11 +232,15 @@ impl Calls {
     /// A home leased a span.
     pub fn span_leased(
         &mut self,
+        from: NodeId,
         ticket: Ticket,
         span: SpanRange,
         out: &mut Outbox<'_>,
     ) -> Result<(), Cause> {
-        self.answer(ticket, |call| matches!(call, Call::Lease(_)), Reply::Span(span), out)?;
+        let placement = self.placement;
+        let fits = |call: &Call| matches!(call, Call::Lease(lease) if lease.fits(span, &placement));
+        let fits = |call: &Call| placement.grants(from, span) && fits(call);
+        self.answer(from, ticket, fits, Reply::Span(span), out)?;
         self.notes.span(span);
         Ok(())
     }
@@ -234,11 +248,18 @@ impl Calls {
     /// Where a page's span is.
     pub fn span_found(
         &mut self,
+        from: NodeId,
         ticket: Ticket,
         span: Option<SpanRange>,
         out: &mut Outbox<'_>,
     ) -> Result<(), Cause> {
-        self.answer(ticket, |call| matches!(call, Call::Find { .. }), Reply::SpanFound(span), out)
+        let placement = self.placement;
+        let holds = |span: SpanRange, page: PageId| {
+            placement.grants(from, span) && (span.first..PageId(span.first.0 + span.pages)).contains(&page)
+        };
+        let fits =
+            |call: &Call| matches!(call, Call::Find { page } if span.is_none_or(|span| holds(span, *page)));
+        self.answer(from, ticket, fits, Reply::SpanFound(span), out)
     }
 
     /// A home had no room: the next is asked, the coordinator for the large zone last.
@@ -253,10 +274,10 @@ impl Calls {
         if self.lost.is_some() {
             return Ok(());
         }
-        let Some(Call::Lease(lease)) = self.waiting.get_mut(&ticket.call) else {
+        let Some(Waiting { call: Call::Lease(lease), asked }) = self.waiting.get_mut(&ticket.call) else {
             return Err(Cause::OutOfTurn);
         };
-        if ticket.node != self.me || lease.asked != from {
+        if *asked != from {
             return Err(Cause::OutOfTurn);
         }
         lease.free = lease.free.saturating_add(free);
@@ -264,7 +285,10 @@ impl Calls {
         let (free, largest) = (lease.free, lease.largest);
         let coordinator = self.placement.coordinator;
         match lease.next(coordinator) {
-            Some(message) => out.send(lease.asked, message(ticket)),
+            Some((home, message)) => {
+                *asked = home;
+                out.send(home, message(ticket));
+            }
             None => self.complete(ticket.call, Reply::SpanDenied { free, largest }, out),
         }
         Ok(())
@@ -293,14 +317,11 @@ impl Calls {
     /// Another view: what was asked and not answered is to be asked anew.
     pub fn install(&mut self, placement: Placement) {
         self.placement = placement;
-        for call in self.waiting.values_mut() {
-            if let Call::Lease(lease) = call {
-                lease.untried = lease.untried.intersection(placement.members);
-                if lease.zone == Zone::Large {
-                    lease.asked = placement.coordinator;
-                } else if !placement.members.contains(lease.asked) {
-                    lease.asked = self.me;
-                }
+        for waiting in self.waiting.values_mut() {
+            if let Call::Lease(lease) = &mut waiting.call {
+                // Who denied it may have room by now: what others granted, it may grant.
+                lease.untried = placement.members.without(self.me);
+                (lease.free, lease.largest) = (0, 0);
             }
         }
     }
@@ -311,8 +332,9 @@ impl Calls {
             self.generation = passed;
             self.complete(call, Reply::BarrierPassed { view }, out);
         }
-        for (id, call) in &self.waiting {
-            self.say(*id, call, out);
+        let waiting = core::mem::take(&mut self.waiting);
+        for (id, Waiting { call, .. }) in waiting {
+            self.ask(id, call, out);
         }
     }
 
@@ -331,11 +353,11 @@ impl Calls {
 
     fn lease(&mut self, id: CallId, pages: u64, owner: SpanOwner, out: &mut Outbox<'_>) {
         let zone = if pages <= self.placement.geometry.segment_pages() { Zone::Small } else { Zone::Large };
-        let (asked, untried) = match zone {
-            Zone::Small => (self.me, self.placement.members.without(self.me)),
-            Zone::Large => (self.placement.coordinator, Copyset::EMPTY),
+        let untried = match zone {
+            Zone::Small => self.placement.members.without(self.me),
+            Zone::Large => Copyset::EMPTY,
         };
-        let lease = Lease { pages, owner, untried, asked, zone, free: 0, largest: 0 };
+        let lease = Lease { pages, owner, untried, zone, free: 0, largest: 0 };
         self.ask(id, Call::Lease(lease), out);
     }
 
@@ -344,40 +366,44 @@ impl Calls {
             out.act(Action::Complete { call: id, reply: Reply::PeerLost { node } });
             return;
         }
-        self.say(id, &call, out);
-        let before = self.waiting.insert(id, call);
+        let asked = self.whom(&call);
+        out.send(asked, self.request(id, &call));
+        let before = self.waiting.insert(id, Waiting { call, asked });
         assert!(before.is_none(), "the driver used {id:?} twice");
     }
 
-    /// Says to whom it concerns what a call asks for.
-    fn say(&self, id: CallId, call: &Call, out: &mut Outbox<'_>) {
+    /// Whom a call is asked of first.
+    fn whom(&self, call: &Call) -> NodeId {
+        match call {
+            Call::Lock { lock, wait: _ } => self.home_of_lock(*lock),
+            Call::Barrier | Call::Leave => self.placement.coordinator,
+            Call::Root { name, layout: _ } => self.placement.home_of_name(name),
+            Call::Lease(lease) => match lease.zone {
+                Zone::Small => self.me,
+                Zone::Large => self.placement.coordinator,
+            },
+            Call::Find { page } => self.placement.granter_of(*page),
+        }
+    }
+
+    /// What a call says.
+    fn request(&self, id: CallId, call: &Call) -> Message {
         let ticket = Ticket { node: self.me, call: id };
-        let (to, message) = match call {
-            Call::Lock { lock, wait } => {
-                let (lock, wait) = (*lock, *wait);
-                (self.home_of_lock(lock), Message::LockRequest { lock, ticket, wait })
+        match call {
+            Call::Lock { lock, wait } => Message::LockRequest { lock: *lock, ticket, wait: *wait },
+            Call::Barrier => Message::BarrierArrive { generation: self.generation },
+            Call::Leave => Message::LeaveArrive,
+            Call::Root { name, layout } => Message::RootClaim { name: name.clone(), layout: *layout, ticket },
+            Call::Lease(Lease { pages, owner, zone, .. }) => {
+                Message::SpanLease { pages: *pages, zone: *zone, owner: *owner, ticket }
             }
-            Call::Barrier => {
-                (self.placement.coordinator, Message::BarrierArrive { generation: self.generation })
-            }
-            Call::Leave => (self.placement.coordinator, Message::LeaveArrive),
-            Call::Root { name, layout } => {
-                let (name, layout) = (name.clone(), *layout);
-                (self.placement.home_of_name(&name), Message::RootClaim { name, layout, ticket })
-            }
-            Call::Lease(Lease { pages, owner, asked, zone, .. }) => {
-                let (pages, zone, owner) = (*pages, *zone, *owner);
-                (*asked, Message::SpanLease { pages, zone, owner, ticket })
-            }
-            Call::Find { page } => {
-                (self.placement.granter_of(*page), Message::SpanFind { page: *page, ticket })
-            }
-        };
-        out.send(to, message);
+            Call::Find { page } => Message::SpanFind { page: *page, ticket },
+        }
     }
 
     fn answer(
         &mut self,
+        from: NodeId,
         ticket: Ticket,
         fits: impl Fn(&Call) -> bool,
         reply: Reply,
@@ -386,7 +412,8 @@ impl Calls {
         if self.lost.is_some() {
             return Ok(());
         }
-        if ticket.node != self.me || !self.waiting.get(&ticket.call).is_some_and(fits) {
+        let fits = |waiting: &Waiting| waiting.asked == from && fits(&waiting.call);
+        if !self.waiting.get(&ticket.call).is_some_and(fits) {
             return Err(Cause::OutOfTurn);
         }
         self.complete(ticket.call, reply, out);
@@ -403,7 +430,7 @@ impl Calls {
     }
 
     fn find(&self, call: &Call) -> Option<CallId> {
-        self.waiting.iter().find(|(_, waiting)| *waiting == call).map(|(id, _)| *id)
+        self.waiting.iter().find(|(_, waiting)| waiting.call == *call).map(|(id, _)| *id)
     }
 
     /// The driver takes locks only from domains, which lie in the region.
@@ -422,20 +449,29 @@ impl Call {
 }
 
 impl Lease {
-    /// Turns to the next home; says what to ask of it.
-    fn next(&mut self, coordinator: NodeId) -> Option<impl FnOnce(Ticket) -> Message + use<>> {
-        match (self.zone, self.untried.iter().next()) {
+    /// Whether `span` is what was asked for.
+    fn fits(&self, span: SpanRange, placement: &Placement) -> bool {
+        let owner = match self.owner {
+            SpanOwner::NewDomain => SpanOwner::Domain(placement.geometry.address_of(span.first)),
+            SpanOwner::Node(_) | SpanOwner::Domain(_) => self.owner,
+        };
+        span.pages == self.pages && span.owner == owner && placement.zone_of(span.first) == self.zone
+    }
+
+    /// Turns to the next home; says whom to ask, and what.
+    fn next(&mut self, coordinator: NodeId) -> Option<(NodeId, impl FnOnce(Ticket) -> Message + use<>)> {
+        let home = match (self.zone, self.untried.iter().next()) {
             (Zone::Small, Some(home)) => {
                 self.untried = self.untried.without(home);
-                self.asked = home;
+                home
             }
             (Zone::Small, None) => {
                 self.zone = Zone::Large;
-                self.asked = coordinator;
+                coordinator
             }
             (Zone::Large, _) => return None,
-        }
+        };
         let (pages, zone, owner) = (self.pages, self.zone, self.owner);
-        Some(move |ticket| Message::SpanLease { pages, zone, owner, ticket })
+        Some((home, move |ticket| Message::SpanLease { pages, zone, owner, ticket }))
     }
 }

@@ -377,11 +377,6 @@ impl Commits {
         self.pages.iter().filter_map(|(&page, state)| Some((page, state.kept?)))
     }
 
-    /// Whether a later message may depend on nothing that is not replicated.
-    pub fn is_quiet(&self) -> bool {
-        self.records.is_empty() && self.incoming.values().all(|incoming| incoming.partial.is_empty())
-    }
-
     /// A version that somebody else spent: those spent here later are above it.
     fn saw(&mut self, version: Version) {
         if version.view == self.view {

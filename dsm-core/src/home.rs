@@ -165,6 +165,20 @@ impl Home {
         })
     }
 
+    /// Whether this home told `granter` to pass `page` on with `access` for `transaction`.
+    pub fn forwarded(
+        &self,
+        granter: NodeId,
+        page: PageId,
+        transaction: TransactionId,
+        access: Access,
+    ) -> bool {
+        let asked = |fault: Fault| fault.transaction == transaction && fault.want.access() == access;
+        self.entries
+            .get(&page)
+            .is_some_and(|entry| entry.owner == Some(granter) && entry.active.is_some_and(asked))
+    }
+
     /// The faults of `node` that have not ended.
     pub fn faults_of(&self, node: NodeId) -> impl Iterator<Item = (PageId, TransactionId)> + '_ {
         self.entries.iter().flat_map(move |(&page, entry)| {

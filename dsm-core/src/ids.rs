@@ -114,12 +114,12 @@ impl fmt::Display for LockId {
     }
 }
 
-/// One fault's transaction: which node asked, and its how-manyth request it is. Never used twice.
+/// One fault's transaction: which node asked, and a number that it never uses twice.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
 pub struct TransactionId {
     /// The node that faulted.
     pub node: NodeId,
-    /// Counts the requests of that node.
+    /// Grows with the requests of that node.
     pub number: u64,
 }
 

@@ -33,6 +33,7 @@ mod machine;
 mod notes;
 mod outbox;
 mod placement;
+mod quota;
 mod recovery;
 mod roots;
 mod spans;

@@ -43,6 +43,13 @@ pub const CONTROL_LENGTH_MAX: usize = 1024;
 /// per page outstanding; a lock may have as many waiting threads as the cluster has threads.
 pub const LOCK_WAITERS_MAX: usize = 1 << 16;
 
+/// Locks that one node holds or waits for at one home, and names that it waits for there: more than a node has threads,
+/// with room for threads that hold many locks at once. A home's memory for one peer ends here, whatever the peer says.
+pub const CALLS_MAX: usize = 1 << 16;
+
+/// Names of roots that one home keeps. A root is where a program's data begins: programs have a few.
+pub const NAMES_MAX: usize = 1 << 16;
+
 /// A granted page stays until the instruction that faulted has retired, but no longer than this: a thread that a busy
 /// core does not run for so long may lose its page unused.
 pub const RESIDENCY_MAX: Duration = Duration::from_millis(10);
@@ -74,6 +81,11 @@ pub const REPORT_RUNS_MAX: usize = 16;
 
 /// Locks or spans in one message of a report, as above.
 pub const REPORT_ITEMS_MAX: usize = 16;
+
+/// The low bits of a transaction's number that only its node can tell beforehand, where numbers are keyed. A peer that
+/// names a transaction that it was never told of, by mistake or by damage, is wrong 65,535 times in 65,536, and has
+/// then lost its connection. What is left counts 2^48 transactions: eighty years at 100,000 a second.
+pub const TOKEN_BITS: u32 = 16;
 
 /// How soon a page whose instruction had not retired is looked at again.
 pub const RESIDENCY_POLL: Duration = Duration::from_micros(20);

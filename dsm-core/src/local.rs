@@ -21,6 +21,7 @@ use crate::action::{Action, Cause};
 use crate::commit::Commits;
 use crate::copyset::Copyset;
 use crate::event::{Progress, Timer};
+use crate::geometry::mix;
 use crate::ids::{NodeId, PageId, TransactionId};
 use crate::limits;
 use crate::message::{Custody, Message, Payload};
@@ -34,7 +35,10 @@ use std::collections::BTreeMap;
 pub(crate) struct Local {
     me: NodeId,
     pages: BTreeMap<PageId, Page>,
+    /// How many transactions this node has had.
     transactions: u64,
+    /// Makes their numbers hard to guess, where there is one.
+    key: Option<u64>,
     commits: Commits,
 }
 
@@ -128,7 +132,12 @@ impl Page {
 
 impl Local {
     pub fn new(me: NodeId, commits: Commits) -> Local {
-        Local { me, pages: BTreeMap::new(), transactions: 0, commits }
+        Local { me, pages: BTreeMap::new(), transactions: 0, key: None, commits }
+    }
+
+    /// Numbers this node's transactions so that whoever does not know `key` cannot name one that it was not told of.
+    pub fn number_by(&mut self, key: u64) {
+        self.key = Some(key);
     }
 
     /// What this node may do with `page`.
@@ -139,6 +148,14 @@ impl Local {
     /// Whether this node is about to give up some of its access to `page`.
     pub fn is_revoking(&self, page: PageId) -> bool {
         self.pages.get(&page).is_some_and(|page| page.revocation.is_some())
+    }
+
+    /// Whether this node, which may write `page`, is about to share it.
+    fn owes_read_copy(&self, page: PageId) -> bool {
+        self.pages.get(&page).is_some_and(|state| match state.revocation {
+            Some((Revocation::Forward(Forward { want: Want::Read, .. }), _)) => state.access == Access::Write,
+            Some((Revocation::Forward(_) | Revocation::Invalidate { .. }, _)) | None => false,
+        })
     }
 
     /// The faults of this node that are under way.
@@ -166,6 +183,7 @@ impl Local {
 
     /// A thread of this node faulted.
     pub fn fault(&mut self, now: Time, page: PageId, want: Want, home: NodeId, out: &mut Outbox<'_>) {
+        let number = self.number_of(self.transactions + 1);
         let state = self.pages.entry(page).or_insert(Page::UNTOUCHED);
         if state.access >= want.access() {
             out.act(Action::Refresh { page, access: state.access });
@@ -180,7 +198,7 @@ impl Local {
         }
         let state = self.pages.entry(page).or_insert(Page::UNTOUCHED);
         self.transactions += 1;
-        let transaction = TransactionId { node: self.me, number: self.transactions };
+        let transaction = TransactionId { node: self.me, number };
         state.pending = Some(Pending {
             transaction,
             want,
@@ -263,6 +281,11 @@ impl Local {
         transaction: TransactionId,
         out: &mut Outbox<'_>,
     ) -> Result<(), Cause> {
+        if self.owes_read_copy(page) {
+            // Only where the reader confirmed what it has not got yet, and then asked to write: the home believes that
+            // this node, like the reader, holds no more than a read copy.
+            self.carry_out_revocation(page, out);
+        }
         let holds = self.pages.get(&page).is_some_and(|state| match state.ownership {
             Ownership::Elsewhere => state.access == Access::Read,
             Ownership::Shared => true,
@@ -352,7 +375,8 @@ impl Local {
                 if state.access >= pending.want.access() {
                     return Err(format!("{page} waits for an access that it has"));
                 }
-                if pending.transaction.node != self.me || pending.transaction.number > self.transactions {
+                let latest = self.number_of(self.transactions);
+                if pending.transaction.node != self.me || pending.transaction.number > latest {
                     return Err(format!("{page} waits for {} that is not ours", pending.transaction));
                 }
                 if pending.grant.as_ref().is_some_and(|grant| grant.awaiting.minus(pending.acked).is_empty())
@@ -383,6 +407,17 @@ impl Local {
     /// Whether no fault is under way and no revocation is owed.
     pub fn is_quiet(&self) -> bool {
         self.pages.values().all(|page| page.pending.is_none() && page.revocation.is_none())
+    }
+
+    /// The number of this node's `count`th transaction. Numbers only grow, so none comes twice.
+    fn number_of(&self, count: u64) -> u64 {
+        match self.key {
+            None => count,
+            Some(key) => {
+                let token = mix(key, count) & ((1 << limits::TOKEN_BITS) - 1);
+                count << limits::TOKEN_BITS | token
+            }
+        }
     }
 
     fn revoke(&mut self, now: Time, page: PageId, revocation: Revocation, out: &mut Outbox<'_>) {

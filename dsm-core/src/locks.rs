@@ -7,6 +7,7 @@ use crate::ids::{LockId, NodeId, Ticket};
 use crate::limits;
 use crate::message::Message;
 use crate::outbox::Outbox;
+use crate::quota::Quota;
 use std::collections::{BTreeMap, VecDeque};
 
 /// The locks homed at this node that are held.
@@ -15,6 +16,8 @@ pub(crate) struct Locks {
     held: BTreeMap<LockId, Lock>,
     /// Locks whose holder died with them, until the next has them.
     orphaned: BTreeMap<LockId, NodeId>,
+    /// Locks held and waited for, by node.
+    quota: Quota,
 }
 
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
@@ -24,7 +27,7 @@ struct Lock {
 }
 
 impl Locks {
-    /// A call wants `lock`.
+    /// A call wants `lock`. A node that has more calls here than it may is denied the lock.
     pub fn request(
         &mut self,
         lock: LockId,
@@ -33,6 +36,10 @@ impl Locks {
         out: &mut Outbox<'_>,
     ) -> Result<(), Cause> {
         let Some(state) = self.held.get_mut(&lock) else {
+            if !self.quota.take(ticket.node) {
+                out.send(ticket.node, Message::LockDenied { lock, ticket, holder: ticket.node });
+                return Ok(());
+            }
             self.held.insert(lock, Lock { holder: ticket, waiting: VecDeque::new() });
             let recovered = self.orphaned.remove(&lock);
             out.send(ticket.node, Message::LockGrant { lock, ticket, recovered });
@@ -41,7 +48,7 @@ impl Locks {
         if state.holder == ticket || state.waiting.contains(&ticket) {
             return Err(Cause::OutOfTurn);
         }
-        if wait && state.waiting.len() < limits::LOCK_WAITERS_MAX {
+        if wait && state.waiting.len() < limits::LOCK_WAITERS_MAX && self.quota.take(ticket.node) {
             state.waiting.push_back(ticket);
         } else {
             out.send(ticket.node, Message::LockDenied { lock, ticket, holder: state.holder.node });
@@ -55,6 +62,7 @@ impl Locks {
         let before = state.waiting.len();
         state.waiting.retain(|waiting| *waiting != ticket);
         if state.waiting.len() < before {
+            self.quota.give_back(ticket.node);
             out.send(ticket.node, Message::LockDenied { lock, ticket, holder: state.holder.node });
         }
     }
@@ -65,6 +73,7 @@ impl Locks {
         if state.holder != ticket {
             return Err(Cause::OutOfTurn);
         }
+        self.quota.give_back(ticket.node);
         match state.waiting.pop_front() {
             Some(next) => {
                 state.holder = next;
@@ -79,6 +88,7 @@ impl Locks {
 
     /// Another view: who holds what is told anew, and who waits asks anew. What is known of the dead stays.
     pub fn install(&mut self, members: Copyset) {
+        self.quota = Quota::default();
         for (lock, state) in core::mem::take(&mut self.held) {
             if !members.contains(state.holder.node) {
                 self.orphaned.insert(lock, state.holder.node);
@@ -89,6 +99,8 @@ impl Locks {
     /// A member holds `lock`.
     pub fn restore(&mut self, lock: LockId, holder: Ticket) {
         self.orphaned.remove(&lock);
+        // It holds the lock, whatever else it holds.
+        self.quota.take(holder.node);
         self.held.insert(lock, Lock { holder, waiting: VecDeque::new() });
     }
 

@@ -15,7 +15,7 @@ use crate::copyset::Copyset;
 use crate::event::{Command, Event, Timer};
 use crate::geometry::Geometry;
 use crate::home::Home;
-use crate::ids::{Address, CallId, Incarnation, NodeId, PageId, RecordId};
+use crate::ids::{Address, CallId, Incarnation, NodeId, PageId, RecordId, TransactionId};
 use crate::local::{Forward, Grant, Local};
 use crate::locks::Locks;
 use crate::message::{Message, Payload, SpanOwner};
@@ -128,6 +128,15 @@ impl Machine {
         }
     }
 
+    /// The same machine, which numbers its transactions so that no peer can guess them. A grant is taken from whoever
+    /// names the transaction, since only a page's home knows the owner: the number is what the owner was told and
+    /// others were not. `key` is to be as random as the driver can make it; without one, numbers count from 1.
+    #[must_use]
+    pub fn with_transaction_key(mut self, key: u64) -> Machine {
+        self.local.number_by(key);
+        self
+    }
+
     /// Takes one fact, and appends what is to be done about it. The driver carries all of it out, in order, before it
     /// comes with the next fact.
     ///
@@ -184,8 +193,10 @@ impl Machine {
         if checks.check(message).is_err() {
             return Landing::Nowhere;
         }
-        if let Message::Grant { page, transaction, payload: Payload::Bytes, .. } = message {
-            return match (self.local.reserves(*page, *transaction), self.local.commits_ref().keeps(*page)) {
+        if let Message::Grant { page, transaction, access, payload: Payload::Bytes, .. } = message {
+            let reserved = self.local.reserves(*page, *transaction)
+                && self.check_granter(from, *page, *transaction, (*access, Payload::Bytes)).is_ok();
+            return match (reserved, self.local.commits_ref().keeps(*page)) {
                 (false, _) => Landing::Nowhere,
                 (true, false) => Landing::Frame,
                 (true, true) => Landing::Aside,
@@ -395,6 +406,7 @@ impl Machine {
                 self.local.ack(now, from, page, (transaction, custody), home, out)?;
             }
             Message::Grant { page, transaction, access, payload, awaiting, contended, custody } => {
+                self.check_granter(from, page, transaction, (access, payload))?;
                 let grant = Grant { transaction, access, payload, awaiting, contended, custody };
                 self.local.grant(now, page, &grant, self.placement.home_of(page), self.gone, out)?;
             }
@@ -404,11 +416,11 @@ impl Machine {
             Message::LockWithdraw { lock, ticket } => self.locks.withdraw(lock, ticket, out),
             Message::LockRelease { lock, ticket } => self.locks.release(lock, ticket, out)?,
             Message::LockGrant { lock, ticket, recovered } => {
-                self.calls.lock_granted(lock, ticket, recovered, out)?;
+                self.calls.lock_granted(from, lock, ticket, recovered, out)?;
                 self.local.commits().open(lock, &[]);
             }
             Message::LockDenied { lock, ticket, holder } => {
-                self.calls.lock_denied(lock, ticket, holder, out)?;
+                self.calls.lock_denied(from, lock, ticket, holder, out)?;
             }
             Message::BarrierArrive { generation } => self.barrier.arrive(from, generation, out)?,
             Message::BarrierComplete { generation, view } => {
@@ -417,7 +429,9 @@ impl Machine {
             Message::LeaveArrive => self.barrier.leave(from, out)?,
             Message::LeaveComplete => self.calls.leave_complete(out)?,
             Message::RootClaim { name, layout, ticket } => self.roots.claim(name, layout, ticket, out),
-            Message::RootAnswered { ticket, answer } => self.calls.root_answered(ticket, answer, out)?,
+            Message::RootAnswered { ticket, answer } => {
+                self.calls.root_answered(from, ticket, answer, out)?;
+            }
             Message::RootPublish { name, address } => {
                 let layout = self.roots.publish(from, &name, address, out)?;
                 let note = Message::NoteRoot { name: name.clone(), layout, address };
@@ -433,18 +447,18 @@ impl Machine {
                 }
                 out.send(from, answer);
             }
-            Message::SpanLeased { ticket, span } => self.calls.span_leased(ticket, span, out)?,
+            Message::SpanLeased { ticket, span } => self.calls.span_leased(from, ticket, span, out)?,
             Message::SpanDenied { ticket, free, largest } => {
                 self.calls.span_denied(from, ticket, free, largest, out)?;
             }
             Message::SpanReturn { first } => {
-                self.spans.give_back(first)?;
+                self.spans.give_back(from, first)?;
                 self.tell_others(&Message::NoteSpanReturned { first }, out);
             }
             Message::SpanFind { page, ticket } => {
                 out.send(from, Message::SpanFound { ticket, span: self.spans.find(page) });
             }
-            Message::SpanFound { ticket, span } => self.calls.span_found(ticket, span, out)?,
+            Message::SpanFound { ticket, span } => self.calls.span_found(from, ticket, span, out)?,
             Message::Free { address } => self.free(from, address, out)?,
             // They may overtake each other: whichever comes last makes the record count.
             Message::RecordPage { record, page } => {
@@ -529,6 +543,24 @@ impl Machine {
         for member in self.placement.members.without(self.me).iter() {
             out.send(member, message.clone());
         }
+    }
+
+    /// Bytes come from a page's owner, whom only its home knows. Where this node is the home, it knows.
+    fn check_granter(
+        &self,
+        from: NodeId,
+        page: PageId,
+        transaction: TransactionId,
+        (access, payload): (Access, Payload),
+    ) -> Result<(), Cause> {
+        let known = match payload {
+            Payload::Bytes => self.placement.home_of(page) == self.me,
+            Payload::Zero | Payload::Held => false,
+        };
+        if known && !self.home.forwarded(from, page, transaction, access) {
+            return Err(Cause::OutOfTurn);
+        }
+        Ok(())
     }
 
     /// A block was dropped: on its way to the span's granter, or from there to the lessee.

@@ -104,6 +104,8 @@ pub enum RootAnswer {
     Found(Address),
     /// The name stands for an object of another type, whose layout identity this is.
     OtherLayout(u64),
+    /// The name's home keeps as many names, or as many waiting claims of the asker, as it can.
+    TooMany,
 }
 
 /// One message from one node to another, or to itself.

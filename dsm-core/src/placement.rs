@@ -3,7 +3,7 @@
 use crate::copyset::Copyset;
 use crate::geometry::{Geometry, mix};
 use crate::ids::{Address, LockId, NodeId, PageId, SegmentId};
-use crate::message::Zone;
+use crate::message::{SpanRange, Zone};
 
 /// The region's shape, the members over which its homes are spread, and the one of them that runs what there is one of.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -52,5 +52,17 @@ impl Placement {
     /// The node that grants the span that holds `address`, and the page there, if it lies in the region.
     pub fn granter_at(&self, address: Address) -> Option<(NodeId, PageId)> {
         self.geometry.page_of(address).map(|page| (self.granter_of(page), page))
+    }
+
+    /// Whether `granter` is the node that grants spans like this: one segment of its own, or the large zone, holds it.
+    pub fn grants(&self, granter: NodeId, span: SpanRange) -> bool {
+        let Some(last) = span.first.0.checked_add(span.pages).and_then(|end| end.checked_sub(1)) else {
+            return false;
+        };
+        let together = match self.zone_of(span.first) {
+            Zone::Small => self.geometry.segment_of(span.first) == self.geometry.segment_of(PageId(last)),
+            Zone::Large => self.geometry.contains(PageId(last)),
+        };
+        together && self.granter_of(span.first) == granter
     }
 }

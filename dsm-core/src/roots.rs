@@ -2,14 +2,18 @@
 
 use crate::action::Cause;
 use crate::ids::{Address, NodeId, Ticket};
+use crate::limits::NAMES_MAX;
 use crate::message::{Message, RootAnswer};
 use crate::outbox::Outbox;
+use crate::quota::Quota;
 use std::collections::{BTreeMap, VecDeque};
 
 /// The names of one home.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
 pub(crate) struct Roots {
     names: BTreeMap<String, Root>,
+    /// Waiting claims, by node.
+    quota: Quota,
 }
 
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
@@ -27,7 +31,9 @@ enum State {
 impl Roots {
     /// A call asks for `name`. The first to ask creates the object; the others wait for it.
     pub fn claim(&mut self, name: String, layout: u64, ticket: Ticket, out: &mut Outbox<'_>) {
+        let many = self.names.len() >= NAMES_MAX;
         let answer = match self.names.get_mut(&name) {
+            None if many => RootAnswer::TooMany,
             None => {
                 let state = State::Creating { creator: ticket.node, waiting: VecDeque::new() };
                 self.names.insert(name, Root { layout, state });
@@ -35,10 +41,11 @@ impl Roots {
             }
             Some(root) if root.layout != layout => RootAnswer::OtherLayout(root.layout),
             Some(Root { state: State::Ready { address }, .. }) => RootAnswer::Found(*address),
-            Some(Root { state: State::Creating { waiting, .. }, .. }) => {
+            Some(Root { state: State::Creating { waiting, .. }, .. }) if self.quota.take(ticket.node) => {
                 waiting.push_back(ticket);
                 return;
             }
+            Some(Root { state: State::Creating { .. }, .. }) => RootAnswer::TooMany,
         };
         out.send(ticket.node, Message::RootAnswered { ticket, answer });
     }
@@ -55,6 +62,7 @@ impl Roots {
         if let State::Creating { waiting, .. } = core::mem::replace(state, State::Ready { address }) {
             let answer = RootAnswer::Found(address);
             for ticket in waiting {
+                self.quota.give_back(ticket.node);
                 out.send(ticket.node, Message::RootAnswered { ticket, answer });
             }
         }
@@ -69,6 +77,7 @@ impl Roots {
         };
         match next {
             Some(ticket) => {
+                self.quota.give_back(ticket.node);
                 out.send(ticket.node, Message::RootAnswered { ticket, answer: RootAnswer::Create });
             }
             None => {
@@ -81,6 +90,7 @@ impl Roots {
     /// Another view: names are told anew, those that are being created included.
     pub fn clear(&mut self) {
         self.names.clear();
+        self.quota = Quota::default();
     }
 
     /// The roots that have their addresses: name, layout, address.

@@ -120,12 +120,17 @@ impl Spans {
         first.map(PageId)
     }
 
-    /// Takes a span back.
-    pub fn give_back(&mut self, first: PageId) -> Result<(), Cause> {
+    /// Takes a span back: a heap's from its node, a domain's from whichever member dissolved the domain.
+    pub fn give_back(&mut self, from: NodeId, first: PageId) -> Result<(), Cause> {
         let zone = self.placement.zone_of(first);
         let segment_pages = self.placement.geometry.segment_pages();
         let pool = self.pool(zone);
-        let (pages, _) = pool.leased.remove(&first.0).ok_or(Cause::OutOfTurn)?;
+        let (pages, owner) = *pool.leased.get(&first.0).ok_or(Cause::OutOfTurn)?;
+        match owner {
+            SpanOwner::Node(node) if node != from => return Err(Cause::Impersonation),
+            SpanOwner::Node(_) | SpanOwner::Domain(_) | SpanOwner::NewDomain => {}
+        }
+        pool.leased.remove(&first.0);
         let mergeable = |a: u64, b: u64| zone == Zone::Large || a / segment_pages == b / segment_pages;
         pool.give(first.0, pages, mergeable);
         Ok(())

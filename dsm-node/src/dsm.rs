@@ -12,7 +12,7 @@ use crate::refs::{DsmBox, DsmRef};
 use crate::shared::Shared;
 use crate::stats::Stats;
 use crate::sync::refuse_in_section;
-use dsm_core::limits::NAME_LENGTH_MAX;
+use dsm_core::limits::{NAME_LENGTH_MAX, NAMES_MAX};
 use dsm_core::{Address, Command, Reply, RootAnswer, ViewId};
 use parking_lot::Mutex;
 use std::cell::RefCell;
@@ -224,6 +224,10 @@ impl Dsm {
                 expected: format!("`{}` ({:016x})", identity.name, identity.hash),
                 found: describe_hash(found),
             }),
+            Reply::Root(RootAnswer::TooMany) => Err(Error::Argument(format!(
+                "root {name:?} is one too many: a node keeps the names of {NAMES_MAX} roots, and as many waiting claims; \
+                 use a few roots, and collections under them"
+            ))),
             other => Err(Error::unexpected("a claim of a root", other)),
         }
     }

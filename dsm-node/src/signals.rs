@@ -379,7 +379,7 @@ mod tests {
             let (ours, theirs) = UnixStream::pair().expect("sockets can be made");
             (&theirs).write_all(&[1; 8]).expect("there is room for 8 bytes");
             region.starve();
-            panic!("the frame took {:?}", region.frames().receive(ours.as_fd(), PageId(2), 0));
+            panic!("the frame took {:?}", region.frames().receive(ours.as_fd(), PageId(2), 0..8));
         }));
     }
 

@@ -37,6 +37,10 @@ pub struct Stats {
     pub bytes_received: u64,
     /// Connections to peers that broke and were made anew.
     pub reconnects: u64,
+    /// Messages that went out again, on a later connection than the first.
+    pub resent_messages: u64,
+    /// Messages that came again, and were dropped.
+    pub duplicate_messages: u64,
     /// Frames and connections that were refused: damaged, unknown, or of another protocol.
     pub refused_frames: u64,
     /// Messages that were sound but that no correct peer sends.

@@ -1,7 +1,8 @@
-//! For tests: what a node believes about its pages, held to what its page tables say.
+//! For tests: what a node believes about its pages, held to what its page tables say, and a network that misbehaves.
 
 use crate::dsm::Dsm;
 use crate::error::{Error, Result};
+pub use crate::transport::nemesis::{Deeds, Nemesis, Plan, Way};
 pub use dsm_core::Access;
 
 /// What one node says of itself between two events of its engine.

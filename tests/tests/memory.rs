@@ -1,9 +1,7 @@
 //! Memory in bulk, the kernel as the one that touches it, names, and page tables as the oracle, on real nodes.
 
 use dsm_node::launch::TransportKind;
-use dsm_tests::harness::Report;
 use dsm_tests::scenario;
-use std::collections::BTreeMap;
 
 #[test]
 fn sixty_four_mebibytes_are_read_as_they_were_written() {
@@ -94,55 +92,7 @@ fn page_tables_equal_protocol_state_and_the_nodes_agree() {
         let own: u64 = (0..nodes as usize).map(|rank| report.number::<u64>(rank, "own")).sum();
         assert_eq!(report.agreed("sum"), own.to_string(), "{report}");
         for round in 0..ROUNDS {
-            check_pages(&report, round);
+            report.check_pages(round);
         }
-    }
-}
-
-/// What the directory says of one page: its owner, and its readers.
-type Holders = (Option<usize>, Vec<usize>);
-
-/// One writer xor readers, and every home knows them.
-fn check_pages(report: &Report, round: u64) {
-    let access: Vec<&[u8]> = (0..report.nodes.len())
-        .map(|rank| report.fact(rank, &format!("access {round}")).as_bytes())
-        .collect();
-    let mut directory = BTreeMap::new();
-    for rank in 0..report.nodes.len() {
-        read_directory(report.fact(rank, &format!("directory {round}")), &mut directory);
-    }
-    let mut touched = 0;
-    for page in 0..access[0].len() {
-        let letters: Vec<u8> = access.iter().map(|node| node[page]).collect();
-        let with =
-            |letter| letters.iter().enumerate().filter(move |(_, one)| **one == letter).map(|(rank, _)| rank);
-        let (writers, readers): (Vec<usize>, Vec<usize>) = (with(b'w').collect(), with(b'r').collect());
-        assert!(writers.len() <= 1, "round {round}, page {page}: {writers:?} write");
-        assert!(writers.is_empty() || readers.is_empty(), "round {round}, page {page}: {letters:?}");
-        let Some((owner, copies)) = directory.get(&page) else {
-            assert!(
-                writers.is_empty() && readers.is_empty(),
-                "round {round}: page {page} is in no directory"
-            );
-            continue;
-        };
-        touched += 1;
-        let mut holders: Vec<usize> = copies.iter().copied().chain(*owner).collect();
-        holders.sort_unstable();
-        let mut found: Vec<usize> = writers.iter().copied().chain(readers).collect();
-        found.sort_unstable();
-        assert_eq!(holders, found, "round {round}, page {page}: directory {owner:?} {copies:?}");
-        assert!(writers.is_empty() || writers == owner.iter().copied().collect::<Vec<_>>(), "page {page}");
-    }
-    assert!(touched > 0, "the nodes touched pages: {report}");
-}
-
-fn read_directory(text: &str, directory: &mut BTreeMap<usize, Holders>) {
-    for entry in text.split_whitespace() {
-        let parts: Vec<&str> = entry.split(':').collect();
-        let readers = parts[2].split(',').filter(|reader| !reader.is_empty());
-        let readers = readers.map(|reader| reader.parse().expect("a rank")).collect();
-        let before = directory.insert(parts[0].parse().expect("a page"), (parts[1].parse().ok(), readers));
-        assert!(before.is_none(), "page {} has two homes", parts[0]);
     }
 }

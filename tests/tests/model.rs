@@ -95,7 +95,7 @@ const FOUND: &[Found] = &[
     (Mutant::DoublesRequests, "two-nodes", Rule::NothingRefused, 4),
     (Mutant::AcceptsAnyGrant, "strays", Rule::StraysChangeNothing, 14),
     (Mutant::ForgetsProtecting, "two-nodes", Rule::TableIsBelief, 5),
-    (Mutant::GivesUpForReads, "two-nodes", Rule::Invariants, 10),
+    (Mutant::GivesUpForReads, "two-nodes", Rule::NothingRefused, 10),
 ];
 
 #[test]

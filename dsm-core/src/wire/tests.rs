@@ -58,6 +58,7 @@ fn name() -> impl Strategy<Value = String> {
 fn answer() -> impl Strategy<Value = RootAnswer> {
     prop_oneof![
         Just(RootAnswer::Create),
+        Just(RootAnswer::TooMany),
         any::<u64>().prop_map(|address| RootAnswer::Found(Address(address))),
         any::<u64>().prop_map(RootAnswer::OtherLayout),
     ]

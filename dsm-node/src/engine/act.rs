@@ -180,6 +180,8 @@ impl Engine {
             stats.bytes_received += counters.bytes_received;
             stats.bytes_sent += counters.bytes_sent;
             stats.reconnects += counters.reconnects;
+            stats.resent_messages += counters.resent;
+            stats.duplicate_messages += counters.duplicates;
             stats.refused_frames += counters.bad_frames;
         }
         stats

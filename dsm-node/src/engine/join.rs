@@ -18,6 +18,7 @@ use crossbeam_channel::{Receiver, unbounded};
 use dsm_core::{Copyset, Geometry, Incarnation, Machine, NodeId};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use std::collections::{HashMap, VecDeque};
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
@@ -85,6 +86,8 @@ impl Engine {
             }
         }
         let machine = Machine::new(me, Copyset::first(usize::from(nodes)), geometry);
+        // The one source of chance in the standard library.
+        let machine = machine.with_transaction_key(RandomState::new().build_hasher().finish());
         Ok(Engine {
             node,
             me,

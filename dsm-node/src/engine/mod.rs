@@ -275,6 +275,14 @@ impl Engine {
             // It called just before it was given up. Hung up on, it calls again, and is told.
             return Ok(());
         }
+        let Some(link) = self.links.get_mut(peer.index()).and_then(Option::as_mut) else { return Ok(()) };
+        if link.is_behind(received_through) {
+            // A call that was held up on its way, and that the peer has given up. It was taken for the one that is due.
+            if !link.is_attached() {
+                self.link_down(peer, "an old call came late");
+            }
+            return Ok(());
+        }
         // The peer may have noticed first that the connection broke.
         self.hang_up(peer);
         let Some(link) = self.links.get_mut(peer.index()).and_then(Option::as_mut) else { return Ok(()) };
@@ -285,6 +293,7 @@ impl Engine {
         if let Some(descriptor) = link.descriptor() {
             self.poller.watch_peer(peer, descriptor)?;
         }
+        self.mesh.reconnect.end(peer);
         self.mark_unflushed(peer);
         Ok(())
     }
@@ -334,6 +343,8 @@ impl Engine {
 
     /// Ends this node's part. Every program is done, so nobody needs a page of this node any more; but what was said
     /// last must reach the peers before the connections close, so each side closes its end and waits for the other's.
+    /// The coordinator, which tells everybody that all programs are done, also waits for the calls of those whose
+    /// connection broke before they had heard it.
     fn say_goodbye(mut self) -> Result<()> {
         let deadline = self.timers.now() + GOODBYE_PATIENCE;
         for link in self.links.iter_mut().flatten() {
@@ -343,9 +354,8 @@ impl Engine {
         // Nothing of these matters any more; left in the set, one that is ready would end every wait at once.
         self.poller.forget(self.region.uffd());
         self.poller.forget(&*self.wake);
-        self.poller.forget(&*self.mesh.incoming_wake);
         self.poller.forget(&self.timers);
-        while self.links.iter().flatten().any(Link::is_attached) {
+        while self.links.iter().flatten().any(|link| link.is_attached() || self.awaits_call(link)) {
             self.flush_all();
             let left = deadline.since(self.timers.now());
             if left.is_zero() {
@@ -356,5 +366,11 @@ impl Engine {
         signals::set_reason(signals::Reason::Left);
         self.region.detach();
         Ok(())
+    }
+
+    /// Whether this node has to tell a peer once more that all programs are done, when it calls.
+    fn awaits_call(&self, link: &Link) -> bool {
+        let tells = self.departing && self.me == NodeId::COORDINATOR;
+        tells && !link.was_heard_out() && !self.lost.contains(link.peer())
     }
 }

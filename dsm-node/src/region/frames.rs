@@ -8,6 +8,7 @@ use crate::transport::Frames;
 use dsm_core::{Geometry, PageId};
 use nix::errno::Errno;
 use std::io;
+use std::ops::Range;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::ptr;
 
@@ -57,11 +58,19 @@ impl FrameView {
 }
 
 impl Frames for FrameView {
-    fn send(&self, socket: BorrowedFd<'_>, head: &[u8], page: PageId, from: usize) -> io::Result<usize> {
-        let rest = self.page_size().saturating_sub(from);
+    fn send(
+        &self,
+        socket: BorrowedFd<'_>,
+        head: &[u8],
+        page: PageId,
+        range: Range<usize>,
+    ) -> io::Result<usize> {
         let mut parts = [
             libc::iovec { iov_base: head.as_ptr().cast_mut().cast(), iov_len: head.len() },
-            libc::iovec { iov_base: self.pointer(page, from, rest).cast(), iov_len: rest },
+            libc::iovec {
+                iov_base: self.pointer(page, range.start, range.len()).cast(),
+                iov_len: range.len(),
+            },
         ];
         // SAFETY: all of `msghdr` is integers and pointers, for which zero is a value.
         let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
@@ -76,14 +85,14 @@ impl Frames for FrameView {
         })
     }
 
-    fn receive(&self, socket: BorrowedFd<'_>, page: PageId, at: usize) -> io::Result<usize> {
-        let size = self.page_size();
-        assert!(at < size, "{page} is full: nothing can be received at {at}");
-        let start = self.pointer(page, at, size - at);
+    fn receive(&self, socket: BorrowedFd<'_>, page: PageId, range: Range<usize>) -> io::Result<usize> {
+        let length = range.len();
+        assert!(length > 0, "{page}: nothing can be received at {}", range.start);
+        let start = self.pointer(page, range.start, length);
         unbroken(|| {
-            // SAFETY: `pointer` checked that `size - at` bytes from `start` on are in the frame view, which is mapped
+            // SAFETY: `pointer` checked that `length` bytes from `start` on are in the frame view, which is mapped
             // writable. No reference to them exists.
-            unsafe { libc::recv(socket.as_raw_fd(), start.cast(), size - at, libc::MSG_DONTWAIT) }
+            unsafe { libc::recv(socket.as_raw_fd(), start.cast(), length, libc::MSG_DONTWAIT) }
         })
     }
 

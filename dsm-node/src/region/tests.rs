@@ -324,24 +324,27 @@ fn pages_travel_between_frames_in_pieces() {
     let page = PageId(1);
     let size = there.frames().page_size();
     assert_eq!(nix::unistd::write(&from, b"hea").expect("the socket has room"), 3);
-    assert_eq!(there.frames().send(from.as_fd(), b"d:", page, 0).expect("the socket has room"), 2 + size);
+    assert_eq!(
+        there.frames().send(from.as_fd(), b"d:", page, 0..size).expect("the socket has room"),
+        2 + size
+    );
     assert_eq!(nix::unistd::read(&to, &mut head).expect("the head is there"), head.len());
     assert_eq!(&head, b"head:");
     let mut at = 0;
     while at < size {
-        at += here.frames().receive(to.as_fd(), page, at).expect("the rest is there");
+        at += here.frames().receive(to.as_fd(), page, at..size).expect("the rest is there");
     }
     assert_eq!(here.frames().crc32(page), there.frames().crc32(page));
     assert_ne!(here.frames().crc32(page), here.frames().crc32(PageId(0)));
     here.install(page, Read, Payload::Bytes).expect("installing works");
     assert_eq!(load(part(&here, 1, 15)), 77 + 15);
 
-    let blocked = here.frames().receive(to.as_fd(), page, 0).expect_err("nothing is left");
+    let blocked = here.frames().receive(to.as_fd(), page, 0..size).expect_err("nothing is left");
     assert_eq!(blocked.kind(), std::io::ErrorKind::WouldBlock);
-    assert_eq!(there.frames().send(from.as_fd(), b"", page, size - 8).expect("the socket has room"), 8);
-    assert_eq!(here.frames().receive(to.as_fd(), PageId(0), 16).expect("it is there"), 8);
+    assert_eq!(there.frames().send(from.as_fd(), b"", page, size - 8..size).expect("the socket has room"), 8);
+    assert_eq!(here.frames().receive(to.as_fd(), PageId(0), 16..size).expect("it is there"), 8);
     drop(from);
-    assert_eq!(here.frames().receive(to.as_fd(), page, 0).expect("the end is no error"), 0);
+    assert_eq!(here.frames().receive(to.as_fd(), page, 0..size).expect("the end is no error"), 0);
 }
 
 #[test]

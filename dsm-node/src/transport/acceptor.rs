@@ -7,6 +7,7 @@
 
 use super::gate::{Gate, Incoming, Joiner, Notifier, RECONNECT_PATIENCE, Verdict};
 use super::handshake::{Answer, HandshakeError, Hello, PREFIX_LENGTH, Prefix, Refusal, tell};
+use super::nemesis::Side;
 use super::stream::{Listener, Stream, poll_timeout, would_block};
 use crate::error::Error;
 use dsm_core::NodeId;
@@ -205,13 +206,14 @@ impl Worker {
         }
     }
 
-    fn admit(&self, stream: Stream, hello: Box<Hello>) {
+    fn admit(&self, mut stream: Stream, hello: Box<Hello>) {
         match self.gate.judge(&hello) {
             Verdict::Join(joins) => {
                 // It fails where forming has just ended; the caller sees its connection closed.
                 let _ = joins.send(Joiner::Caller { stream, hello });
             }
             Verdict::Welcome { peer_received_through, received_through } => {
+                stream.identify(self.gate.rank, hello.rank, Side::Answerer);
                 let answer = Answer::Welcome { incarnation: self.gate.incarnation, received_through };
                 if self.answer(&stream, &answer).is_ok() {
                     self.gate.note_call(hello.rank);

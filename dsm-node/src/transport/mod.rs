@@ -6,7 +6,7 @@
 //!    │        ├──── acceptor    a thread that answers whoever calls, for as long as the node lives
 //!    │        └──── reconnect   calls peers whose link went down
 //!    ▼
-//!  handshake (who are you?)   stream (TCP, Unix)   endpoint (addresses)
+//!  handshake (who are you?)   stream (TCP, Unix)   endpoint (addresses)   nemesis (tests only: breaks streams)
 //! ```
 //! The engine thread never waits in here: it polls descriptors and is woken by one. Waiting is left to `form`, before
 //! there is an engine, and to the threads of acceptor and reconnector. What the messages mean is the machine's
@@ -20,6 +20,7 @@ mod form_tests;
 mod gate;
 mod handshake;
 mod link;
+pub(crate) mod nemesis;
 mod reconnect;
 mod stream;
 #[cfg(test)]
@@ -34,16 +35,23 @@ pub(crate) use stream::Stream;
 
 use dsm_core::PageId;
 use std::io;
+use std::ops::Range;
 use std::os::fd::BorrowedFd;
 
 /// Where the bytes of pages come from and go to: the frame view, or ordinary memory in tests.
 pub(crate) trait Frames {
-    /// Sends `head` and then the bytes of `page` from offset `from` on, as far as the socket takes them without
-    /// blocking; how many bytes in all it took.
-    fn send(&self, socket: BorrowedFd<'_>, head: &[u8], page: PageId, from: usize) -> io::Result<usize>;
-    /// Receives into `page` from offset `at` on, at most to its end, without blocking; how many bytes came. 0 = end
+    /// Sends `head` and then the bytes of `page` in `range`, as far as the socket takes them without blocking; how many
+    /// bytes in all it took.
+    fn send(
+        &self,
+        socket: BorrowedFd<'_>,
+        head: &[u8],
+        page: PageId,
+        range: Range<usize>,
+    ) -> io::Result<usize>;
+    /// Receives into `page` what comes for `range`, which is not empty, without blocking; how many bytes came. 0 = end
     /// of stream.
-    fn receive(&self, socket: BorrowedFd<'_>, page: PageId, at: usize) -> io::Result<usize>;
+    fn receive(&self, socket: BorrowedFd<'_>, page: PageId, range: Range<usize>) -> io::Result<usize>;
     /// Copies `bytes` into `page` at offset `at`.
     fn fill(&self, page: PageId, at: usize, bytes: &[u8]);
     /// CRC32 of the page's bytes.

@@ -5,6 +5,7 @@
 use super::acceptor::{Bell, HANDSHAKE_PATIENCE};
 use super::gate::{Gate, Incoming, Member, Notifier, RECONNECT_PATIENCE};
 use super::handshake::{Answer, HandshakeError, Hello, Purpose, Refusal, Subject, VERSION, hear, tell};
+use super::nemesis::Side;
 use super::stream::{Stream, transport};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use dsm_core::NodeId;
@@ -88,6 +89,14 @@ impl Reconnector {
         }
     }
 
+    /// `peer` is connected again: its call is not awaited any more. It may have come before it was begun to be awaited,
+    /// and what would then be overdue later would be taken for the next.
+    pub fn end(&self, peer: NodeId) {
+        if let Some(shared) = &self.shared {
+            shared.gate.note_call(peer);
+        }
+    }
+
     /// This node goes on without `peer`: it is not let in any more, and learns so when it calls. Otherwise a peer that
     /// was merely out of reach would believe in a link on which nobody answers.
     pub fn give_up(&self, peer: NodeId) {
@@ -144,9 +153,10 @@ pub(super) fn call(
     patience: Duration,
 ) -> Result<(Stream, u64), CallError> {
     let deadline = Instant::now() + patience;
-    let stream = transport(member.endpoint.kind())
+    let mut stream = transport(member.endpoint.kind())
         .connect(&member.endpoint, patience)
         .map_err(|error| classify(&member.endpoint.to_string(), &error))?;
+    stream.identify(gate.rank, peer, Side::Caller);
     let hello = Hello {
         rank: gate.rank,
         incarnation: gate.incarnation,

@@ -3,10 +3,14 @@
 //! A further kind of network is a further [`Transport`]. Everything here is non-blocking and closed on exec; whoever
 //! wants to wait, polls. What the bytes mean is none of this module's business.
 
+use super::Frames;
 use super::endpoint::{Endpoint, Kind};
+use super::nemesis::{self, Side, Tap};
+use dsm_core::{NodeId, PageId};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{MsgFlags, recv, send};
+use parking_lot::Mutex;
 use socket2::{Domain, SockAddr, Socket, TcpKeepalive, Type};
 use std::io;
 use std::net::{Shutdown, SocketAddr, ToSocketAddrs};
@@ -63,6 +67,8 @@ pub(crate) struct Listener {
 #[derive(Debug)]
 pub(crate) struct Stream {
     socket: Socket,
+    /// In tests of this very thing: what stands between.
+    tap: Option<Box<Mutex<Tap>>>,
 }
 
 impl Transport for Tcp {
@@ -98,7 +104,7 @@ impl Transport for Tcp {
         socket.set_tcp_keepalive(&keepalive)?;
         socket.set_tcp_user_timeout(Some(USER_TIMEOUT))?;
         socket.set_nonblocking(true)?;
-        Ok(Stream { socket })
+        Ok(Stream::new(socket))
     }
 }
 
@@ -121,7 +127,7 @@ impl Transport for Unix {
 
     fn adopt(&self, socket: Socket) -> io::Result<Stream> {
         socket.set_nonblocking(true)?;
-        Ok(Stream { socket })
+        Ok(Stream::new(socket))
     }
 }
 
@@ -165,15 +171,68 @@ impl AsFd for Listener {
 }
 
 impl Stream {
+    fn new(socket: Socket) -> Stream {
+        Stream { socket, tap: None }
+    }
+
+    /// It is a connection between this node, which is `me`, and `peer`: if a test has put a nemesis between them, it
+    /// is there from now on.
+    pub fn identify(&mut self, me: NodeId, peer: NodeId, side: Side) {
+        self.tap = nemesis::tap(me, peer, side).map(Mutex::new).map(Box::new);
+    }
+
+    /// The handshake is over: frames follow, with pages of `page_size` bytes.
+    pub fn begin_frames(&self, page_size: usize) {
+        if let Some(tap) = &self.tap {
+            tap.lock().begin_frames(page_size);
+        }
+    }
+
     /// Receives without blocking. 0: the stream has ended.
     pub fn receive(&self, bytes: &mut [u8]) -> io::Result<usize> {
-        Ok(recv(self.socket.as_raw_fd(), bytes, MsgFlags::MSG_DONTWAIT)?)
+        let read = |bytes: &mut [u8]| Ok(recv(self.socket.as_raw_fd(), bytes, MsgFlags::MSG_DONTWAIT)?);
+        match &self.tap {
+            None => read(bytes),
+            Some(tap) => tap.lock().receive(&self.socket, bytes, read),
+        }
+    }
+
+    /// Receives into `page` from offset `at` on, without blocking. 0: the stream has ended.
+    pub fn receive_page(&self, frames: &impl Frames, page: PageId, at: usize) -> io::Result<usize> {
+        let end = frames.page_size();
+        match &self.tap {
+            None => frames.receive(self.as_fd(), page, at..end),
+            Some(tap) => tap.lock().receive_page(&self.socket, end - at, |length| {
+                frames.receive(self.as_fd(), page, at..at + length)
+            }),
+        }
     }
 
     /// Sends without blocking, and without a signal where the peer is gone.
     pub fn send(&self, bytes: &[u8]) -> io::Result<usize> {
         let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
-        Ok(send(self.socket.as_raw_fd(), bytes, flags)?)
+        let write = |bytes: &[u8]| Ok(send(self.socket.as_raw_fd(), bytes, flags)?);
+        match &self.tap {
+            None => write(bytes),
+            Some(tap) => tap.lock().send(&self.socket, bytes, 0, |bytes, _| write(bytes)),
+        }
+    }
+
+    /// Sends `head`, and then the bytes of `page` from offset `from` on, as [`Stream::send`] does.
+    pub fn send_page(
+        &self,
+        frames: &impl Frames,
+        head: &[u8],
+        page: PageId,
+        from: usize,
+    ) -> io::Result<usize> {
+        let end = frames.page_size();
+        match &self.tap {
+            None => frames.send(self.as_fd(), head, page, from..end),
+            Some(tap) => tap.lock().send(&self.socket, head, end - from, |head, length| {
+                frames.send(self.as_fd(), head, page, from..from + length)
+            }),
+        }
     }
 
     /// Sends all of `bytes`, until `deadline`.
@@ -242,7 +301,12 @@ impl Stream {
 
     #[cfg(test)]
     pub fn from_socket(socket: Socket) -> Stream {
-        Stream { socket }
+        Stream::new(socket)
+    }
+
+    #[cfg(test)]
+    pub fn put_between(&mut self, tap: Tap) {
+        self.tap = Some(Box::new(Mutex::new(tap)));
     }
 }
 

@@ -8,6 +8,7 @@ use nix::sys::socket::{MsgFlags, recv, sendmsg};
 use parking_lot::Mutex;
 use socket2::{Domain, Socket, Type};
 use std::io::{self, IoSlice};
+use std::ops::Range;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -42,19 +43,25 @@ impl VecFrames {
 }
 
 impl Frames for VecFrames {
-    fn send(&self, socket: BorrowedFd<'_>, head: &[u8], page: PageId, from: usize) -> io::Result<usize> {
+    fn send(
+        &self,
+        socket: BorrowedFd<'_>,
+        head: &[u8],
+        page: PageId,
+        range: Range<usize>,
+    ) -> io::Result<usize> {
         let start = self.start(page);
         let bytes = self.bytes.lock();
-        let parts = [IoSlice::new(head), IoSlice::new(&bytes[start + from..start + self.page_size])];
+        let parts = [IoSlice::new(head), IoSlice::new(&bytes[start + range.start..start + range.end])];
         let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
         Ok(sendmsg::<()>(socket.as_raw_fd(), &parts, &[], flags, None)?)
     }
 
-    fn receive(&self, socket: BorrowedFd<'_>, page: PageId, at: usize) -> io::Result<usize> {
+    fn receive(&self, socket: BorrowedFd<'_>, page: PageId, range: Range<usize>) -> io::Result<usize> {
         self.writes.fetch_add(1, Ordering::Relaxed);
         let start = self.start(page);
         let mut bytes = self.bytes.lock();
-        let rest = &mut bytes[start + at..start + self.page_size];
+        let rest = &mut bytes[start + range.start..start + range.end];
         Ok(recv(socket.as_raw_fd(), rest, MsgFlags::MSG_DONTWAIT)?)
     }
 

@@ -3,7 +3,7 @@
 //! Ends with one line of counts; with exit 1 and the seed on a failure, with exit 2 on a usage error.
 
 use clap::Parser;
-use dsm_tests::sim::{self, Counts, Failure, Mutant, Options};
+use dsm_tests::sim::{self, Checks, Counts, Failure, Hostility, Mutant, Options};
 use std::io::{self, IsTerminal, Write};
 use std::ops::Range;
 use std::process::ExitCode;
@@ -16,7 +16,7 @@ use std::thread;
 #[command(name = "sim")]
 struct Arguments {
     /// The seeds to run, as FIRST..END.
-    #[arg(long, value_name = "FIRST..END", value_parser = seeds, default_value = "0..1000")]
+    #[arg(long, value_name = "FIRST..END", value_parser = sim::seeds, default_value = "0..1000")]
     seeds: Range<u64>,
     /// Replays this one seed.
     #[arg(long, value_name = "SEED", conflicts_with = "seeds")]
@@ -27,12 +27,18 @@ struct Arguments {
     /// Lets no node die.
     #[arg(long)]
     no_crashes: bool,
+    /// Makes one member of each cluster say anything at any time; then nobody dies.
+    #[arg(long)]
+    hostile: bool,
     /// Goes on after a failure, and lists every seed that fails.
     #[arg(long)]
     all: bool,
     /// Plants a deliberate fault, which is to be found; see `sim::Mutant`.
     #[arg(long, value_name = "NAME", value_parser = mutant)]
     mutant: Option<Mutant>,
+    /// What decides: everything, all but the histories, or the histories alone.
+    #[arg(long, value_name = "all|oracle|history", value_parser = checks, default_value = "all")]
+    checks: Checks,
     /// Prints how many messages of each kind there were.
     #[arg(long)]
     messages: bool,
@@ -41,25 +47,28 @@ struct Arguments {
     jobs: Option<usize>,
 }
 
-fn seeds(text: &str) -> Result<Range<u64>, String> {
-    let usage = || format!("{text:?} is not a range of seeds; write it as 0..1000");
-    let (first, end) = text.split_once("..").ok_or_else(usage)?;
-    let parse = |number: &str| number.parse::<u64>().map_err(|_| usage());
-    let range = parse(first)?..parse(end)?;
-    if range.is_empty() {
-        Err(format!("{text:?} has no seeds in it; write it as 0..1000"))
-    } else {
-        Ok(range)
-    }
-}
-
 fn mutant(name: &str) -> Result<Mutant, String> {
     Mutant::named(name).ok_or_else(|| format!("there is no such mutant; there are {:?}", Mutant::ALL))
 }
 
+fn checks(name: &str) -> Result<Checks, String> {
+    match name {
+        "all" => Ok(Checks::All),
+        "oracle" => Ok(Checks::Oracle),
+        "history" => Ok(Checks::History),
+        other => Err(format!("{other:?} is none of all, oracle and history")),
+    }
+}
+
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    let options = Options { mutant: arguments.mutant, crashes: !arguments.no_crashes, echo: arguments.trace };
+    let options = Options {
+        mutant: arguments.mutant,
+        crashes: !arguments.no_crashes,
+        checks: arguments.checks,
+        hostile: arguments.hostile.then_some(Hostility::Guesses),
+        echo: arguments.trace,
+    };
     let range = arguments.seed.map_or(arguments.seeds.clone(), |seed| seed..seed + 1);
     let jobs = arguments.jobs.or_else(|| thread::available_parallelism().ok().map(Into::into)).unwrap_or(1);
     let outcome = run_all(&range, &options, jobs.max(1), arguments.all);
@@ -80,7 +89,8 @@ fn print(outcome: &Result<Counts, Vec<Failure>>, messages: bool) -> io::Result<(
         Err(failures) => {
             // The seed is the first thing that anybody needs.
             for failure in failures {
-                writeln!(out, "seed {}: {}", failure.seed, failure.what)?;
+                let first = failure.what.lines().next().unwrap_or_default();
+                writeln!(out, "seed {}: {first}", failure.seed)?;
             }
             failures.first().map_or(Ok(()), |first| writeln!(out, "{first}"))
         }

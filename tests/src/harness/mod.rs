@@ -7,9 +7,10 @@
 //! harness says what each node was at, and where each of its threads was in the kernel, ends all of them, and fails the
 //! test. What a scenario does is the worker's business; whether that was right is asserted there, or on the report.
 
+mod agreement;
 pub mod ports;
 mod report;
-mod stuck;
+pub(crate) mod stuck;
 
 pub use report::{NodeReport, Report};
 

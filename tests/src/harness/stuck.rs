@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 
 /// One line per thread of `pid`: its name, its state, the kernel function that it waits in, and the system call.
-pub(super) fn threads_of(pid: u32) -> String {
+pub(crate) fn threads_of(pid: u32) -> String {
     let folder = format!("/proc/{pid}/task");
     let Ok(tasks) = fs::read_dir(&folder) else { return format!("  {folder} cannot be read\n") };
     let mut text = String::new();

@@ -18,7 +18,7 @@ const ABANDON_PERMILLE: u64 = 300;
 /// Blocks in spans begin at multiples of this.
 const BLOCK_ALIGN: u64 = 64;
 
-fn name_of(root: usize) -> String {
+pub(super) fn name_of(root: usize) -> String {
     format!("root-{root}")
 }
 
@@ -69,6 +69,9 @@ impl World {
             Operation::Free => self.free(thread),
             Operation::Load(_)
             | Operation::Store(_)
+            | Operation::Swap(_)
+            | Operation::CompareExchange(_)
+            | Operation::Ask(..)
             | Operation::Increment(_)
             | Operation::FinishIncrement(_)
             | Operation::Straddle(..)
@@ -97,7 +100,10 @@ impl World {
         let lock = self.plan.locks[index].lock;
         let node = thread.node;
         let call = self.node(node).call(thread, CallKind::Lock(index));
-        self.thread(thread).state = State::Calling(call);
+        let now = self.now;
+        let this = self.thread(thread);
+        this.state = State::Calling(call);
+        this.entered = now;
         let wait = patience != Patience::None;
         if wait && self.plan.home_of(lock) == Some(node) {
             self.oracle.lock_queued(index, Ticket { node, call });
@@ -206,12 +212,14 @@ impl World {
             (CallKind::Lock(lock), Reply::PeerLost { .. }) => self.denied(thread, lock, ticket),
             (_, Reply::PeerLost { .. }) => {}
             (CallKind::Lock(lock), Reply::Locked { .. }) => {
-                self.oracle.lock_granted(lock, ticket, thread)?;
+                let granted = self.oracle.lock_granted(lock, ticket, thread);
+                self.judge(granted)?;
                 self.thread(thread).acquired = Some(id);
             }
             (CallKind::Lock(lock), Reply::LockDenied { .. }) => {
                 if self.mutant == Some(Mutant::GrantsDeniedLocks) {
-                    self.oracle.lock_granted(lock, ticket, thread)?;
+                    let granted = self.oracle.lock_granted(lock, ticket, thread);
+                    self.judge(granted)?;
                     self.thread(thread).acquired = Some(id);
                 } else {
                     self.denied(thread, lock, ticket);

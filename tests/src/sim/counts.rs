@@ -1,5 +1,6 @@
 //! What happened in a run, or in many, in numbers.
 
+use crate::history::Tally;
 use dsm_core::{Message, Time};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -21,8 +22,14 @@ pub struct Counts {
     pub hand_offs: u64,
     /// Messages, by kind.
     pub messages: BTreeMap<&'static str, u64>,
+    /// What was checked for linearizability.
+    pub histories: Tally,
     /// Virtual nanoseconds.
     pub virtual_ns: u64,
+    /// Messages that a hostile member made up.
+    pub hostile: u64,
+    /// Of these, those that were refused.
+    pub refused: u64,
     /// The most faults that one instruction took.
     pub faults_of_instruction_max: u32,
     /// The longest that one fault took, in virtual nanoseconds.
@@ -48,7 +55,10 @@ impl Counts {
         self.operations += other.operations;
         self.faults += other.faults;
         self.hand_offs += other.hand_offs;
+        self.histories.add(&other.histories);
         self.virtual_ns += other.virtual_ns;
+        self.hostile += other.hostile;
+        self.refused += other.refused;
         self.faults_of_instruction_max = self.faults_of_instruction_max.max(other.faults_of_instruction_max);
         self.fault_ns_max = self.fault_ns_max.max(other.fault_ns_max);
         for (kind, count) in &other.messages {
@@ -67,7 +77,7 @@ impl fmt::Display for Counts {
         write!(
             f,
             "{} seeds ({} with a crash), {} events, {messages} messages, {} operations, {} faults (longest {:.1} ms, \
-             at most {} an instruction), {} hand-offs, {:.1} s of virtual time",
+             at most {} an instruction), {} hand-offs, {} checked, {:.1} s of virtual time",
             self.seeds,
             self.crashes,
             self.events,
@@ -76,7 +86,12 @@ impl fmt::Display for Counts {
             self.fault_ns_max as f64 / NANOS_PER_MILLI,
             self.faults_of_instruction_max,
             self.hand_offs,
+            self.histories,
             self.virtual_ns as f64 / NANOS_PER_SECOND,
-        )
+        )?;
+        if self.hostile > 0 {
+            write!(f, ", {} hostile messages ({} refused)", self.hostile, self.refused)?;
+        }
+        Ok(())
     }
 }

@@ -1,12 +1,12 @@
 //! Carries out the actions of a machine on its node's page table, frames, connections and threads, as the engine of a
 //! real node does; and checks that the machine wants nothing impossible.
 
-use super::Check;
 use super::mutant::Mutant;
 use super::node::{Body, State, ThreadId, slot};
 use super::plan::WORDS;
 use super::queue::Happening;
 use super::world::World;
+use super::{Check, Checks};
 use dsm_core::{Access, Action, Message, NodeId, PageId, Payload, Progress, Time, Timer};
 use std::time::Duration;
 
@@ -26,6 +26,9 @@ const LOST_WAKES_PERMILLE: u64 = 20;
 impl World {
     /// Carries out one action of `node`.
     pub(super) fn carry_out(&mut self, node: NodeId, action: Action) -> Check {
+        if self.is_hostile(node) {
+            return self.carry_out_hostile(node, action);
+        }
         match action {
             Action::Protect { page, access } => self.protect(node, page, access),
             Action::Install { page, access, payload } => self.install(node, page, access, payload),
@@ -78,6 +81,10 @@ impl World {
                 Ok(())
             }
             Action::Freed { address } => self.oracle.freed(address, node),
+            Action::Reject { from, .. } if self.is_hostile(from) => {
+                self.counts.refused += 1;
+                Ok(())
+            }
             Action::Reject { from, cause } => Err(format!("{node} rejects what {from} said: {cause}")),
             Action::SendCopy { .. }
             | Action::KeepTwin { .. }
@@ -94,7 +101,7 @@ impl World {
 
     /// Whether page tables are held against what the machine believes: not where a mutant lies about just them.
     pub(super) fn believes_page_tables(&self) -> bool {
-        !self.mutant.is_some_and(Mutant::is_about_page_tables)
+        self.checks != Checks::History && !self.mutant.is_some_and(Mutant::is_about_page_tables)
     }
 
     fn protect(&mut self, node: NodeId, page: PageId, access: Access) -> Check {

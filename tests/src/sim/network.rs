@@ -62,6 +62,7 @@ impl World {
 
     fn put_on_wire(&mut self, from: NodeId, to: NodeId, message: Message, body: Option<Body>) {
         self.counts.message(&message);
+        self.overheard(to, &message);
         if let Some(mutant) = self.mutant
             && self.lies(mutant, from, to, &message)
         {

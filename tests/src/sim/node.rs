@@ -56,6 +56,16 @@ pub struct Thread {
     pub state: State,
     /// What it loaded last in a critical section.
     pub register: u64,
+    /// What it loaded last from any word.
+    pub seen: u64,
+    /// When it tried the instruction at hand first.
+    pub began: Option<Time>,
+    /// When it asked for the lock that it has.
+    pub entered: Time,
+    /// When it began to add to a lock's word.
+    pub adding: Time,
+    /// What the instructions gave that a section on a structure has carried out.
+    pub record: Vec<u64>,
     /// The call by which it holds a lock.
     pub acquired: Option<CallId>,
     /// The spans that it leased, the latest last.
@@ -129,6 +139,11 @@ impl SimNode {
             program,
             state: State::Ready,
             register: 0,
+            seen: 0,
+            began: None,
+            entered: Time::ZERO,
+            adding: Time::ZERO,
+            record: Vec::new(),
             acquired: None,
             leases: Vec::new(),
             faults: 0,

@@ -158,6 +158,12 @@ impl Oracle {
         self.arrived[node.index()] += 1;
     }
 
+    /// A node runs no program: nobody waits for it.
+    pub fn excuse(&mut self, node: NodeId) {
+        self.arrived[node.index()] = u64::MAX;
+        self.leaving[node.index()] = true;
+    }
+
     /// A node's thread was let through the barrier.
     pub fn barrier_passed(&mut self, node: NodeId) -> Check {
         self.passed[node.index()] += 1;
@@ -210,6 +216,7 @@ impl Oracle {
             RootAnswer::OtherLayout(other) => {
                 Err(format!("root {name} was refused for its own layout {other}"))
             }
+            RootAnswer::TooMany => Err(format!("root {name} is one too many, though there are few")),
         }
     }
 

@@ -4,7 +4,19 @@ use super::rng::Rng;
 use dsm_core::{Address, Copyset, Geometry, LockId, NodeId, PageId, Time, limits};
 
 /// Words that a virtual page has. Several, so that threads share pages without sharing words.
-pub const WORDS: usize = 4;
+pub const WORDS: usize = WORD_LIST + WORDS_OF_STRUCTURE;
+
+/// The words of each page that are used one by one; the others belong to structures.
+pub const WORDS_COUNTED_APART: usize = 4;
+
+/// The first of the words of each page that hold the queue.
+pub const WORD_QUEUE: usize = WORDS_COUNTED_APART;
+
+/// The first of the words of each page that hold the list.
+pub const WORD_LIST: usize = WORD_QUEUE + WORDS_OF_STRUCTURE;
+
+/// Words of each page that belong to one structure: with a single page, a queue of one element and a list of one node.
+pub const WORDS_OF_STRUCTURE: usize = 3;
 
 /// The word of each page that takes plain stores of unique values.
 pub const WORD_STORED: usize = 0;
@@ -16,7 +28,7 @@ pub const WORD_COUNTED: usize = 1;
 pub const WORD_GUARDED: usize = 2;
 
 /// Locks of a run, at most: each has a word of its own on a page.
-pub const LOCKS_MAX: usize = WORDS - WORD_GUARDED;
+pub const LOCKS_MAX: usize = WORDS_COUNTED_APART - WORD_GUARDED;
 
 /// Nodes of a run, at most.
 pub const NODES_MAX: u64 = 8;

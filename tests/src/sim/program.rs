@@ -1,7 +1,9 @@
 //! The programs of the virtual threads: straight lines of operations, drawn before the run.
 
-use super::plan::{Cell, Plan, WORD_COUNTED, WORD_STORED};
+use super::plan::{Cell, Plan, WORD_COUNTED, WORD_STORED, WORDS_COUNTED_APART};
 use super::rng::Rng;
+use super::structures::Structure;
+use crate::history::SequenceOperation;
 use dsm_core::Want;
 use std::collections::VecDeque;
 
@@ -23,6 +25,10 @@ pub enum Operation {
     Load(Cell),
     /// Stores a value that was never stored before.
     Store(Cell),
+    /// Stores such a value, and loads what was there, atomically.
+    Swap(Cell),
+    /// Stores such a value if the word is what the thread loaded last, atomically.
+    CompareExchange(Cell),
     /// Adds one to a word, atomically.
     Increment(Cell),
     /// The second half of an increment that a mutant tore: stores the register's value plus one.
@@ -35,6 +41,8 @@ pub enum Operation {
     LoadGuarded(usize),
     /// Stores the register's value plus one into the lock's word.
     StoreGuarded(usize),
+    /// Uses the structure that the lock guards.
+    Ask(Structure, SequenceOperation),
     /// Releases the lock.
     Unlock(usize),
     /// Waits for all nodes.
@@ -71,10 +79,11 @@ pub enum Leaseholder {
 /// The layout that most claims expect, and the one that some expect instead.
 pub const LAYOUTS: [u64; 2] = [0x1a, 0x2b];
 
-/// The program of one thread of a node; only the first takes part in barriers.
+/// The program of one thread of a node; only the first takes part in barriers. What it puts into structures is counted
+/// by `value`, so that no value is put in twice.
 #[must_use]
-pub fn draw(plan: &Plan, rng: &mut Rng, first: bool) -> VecDeque<Operation> {
-    let mut blocks: Vec<Vec<Operation>> = (0..plan.blocks).map(|_| block(plan, rng)).collect();
+pub fn draw(plan: &Plan, rng: &mut Rng, first: bool, value: &mut u64) -> VecDeque<Operation> {
+    let mut blocks: Vec<Vec<Operation>> = (0..plan.blocks).map(|_| block(plan, rng, value)).collect();
     for _ in 0..plan.barriers {
         let at = rng.index(blocks.len() + 1);
         let barrier = if first { Operation::Barrier } else { Operation::IntrudeBarrier };
@@ -83,20 +92,27 @@ pub fn draw(plan: &Plan, rng: &mut Rng, first: bool) -> VecDeque<Operation> {
     blocks.into_iter().flatten().collect()
 }
 
-/// A program that loads every word of every hot page.
+/// A program that loads every word of every hot page and, if it is to, looks at the structures.
 #[must_use]
-pub fn audit(plan: &Plan) -> VecDeque<Operation> {
-    let words = |page| (0..super::plan::WORDS).map(move |word| Operation::Load(Cell { page, word }));
-    plan.hot.iter().copied().flat_map(words).collect()
+pub fn audit(plan: &Plan, structures: bool) -> VecDeque<Operation> {
+    let words = |page| (0..WORDS_COUNTED_APART).map(move |word| Operation::Load(Cell { page, word }));
+    let look = |structure: Structure| {
+        let lock = structure.lock(plan);
+        let look = Operation::Ask(structure, SequenceOperation::Elements);
+        [Operation::Lock(lock, Patience::Endless), look, Operation::Unlock(lock)]
+    };
+    let structures = Structure::ALL.into_iter().filter(|_| structures).flat_map(look);
+    plan.hot.iter().copied().flat_map(words).chain(structures).collect()
 }
 
 /// Operations that belong together.
-fn block(plan: &Plan, rng: &mut Rng) -> Vec<Operation> {
+fn block(plan: &Plan, rng: &mut Rng, value: &mut u64) -> Vec<Operation> {
     match rng.weighted(&plan.mix.weights()) {
         0 => vec![Operation::Load(any_cell(plan, rng))],
-        1 => vec![Operation::Store(cell(plan, rng, WORD_STORED))],
+        1 => store(cell(plan, rng, WORD_STORED), rng),
         2 => vec![Operation::Increment(cell(plan, rng, WORD_COUNTED))],
         3 => straddle(plan, rng),
+        4 if rng.chance(STRUCTURES_PERMILLE) => structure_section(plan, rng, value),
         4 => section(plan, rng),
         5 => {
             let layout = LAYOUTS[usize::from(rng.chance(100))];
@@ -111,8 +127,17 @@ fn cell(plan: &Plan, rng: &mut Rng, word: usize) -> Cell {
 }
 
 fn any_cell(plan: &Plan, rng: &mut Rng) -> Cell {
-    let word = rng.index(super::plan::WORDS);
+    let word = rng.index(WORDS_COUNTED_APART);
     cell(plan, rng, word)
+}
+
+/// A store, alone or as one half of an atomic instruction.
+fn store(cell: Cell, rng: &mut Rng) -> Vec<Operation> {
+    match rng.below(4) {
+        0 => vec![Operation::Swap(cell)],
+        1 => vec![Operation::Load(cell), Operation::CompareExchange(cell)],
+        _ => vec![Operation::Store(cell)],
+    }
 }
 
 /// Two different pages, in either order; with one hot page there is nothing to straddle.
@@ -131,12 +156,7 @@ fn straddle(plan: &Plan, rng: &mut Rng) -> Vec<Operation> {
 /// A critical section with increments that only the lock makes safe, and other work between them.
 fn section(plan: &Plan, rng: &mut Rng) -> Vec<Operation> {
     let lock = rng.index(plan.locks.len());
-    let patience = match rng.below(5) {
-        0 => Patience::None,
-        1 => Patience::Until(rng.below(3_000_000)),
-        _ => Patience::Endless,
-    };
-    let mut operations = vec![Operation::Lock(lock, patience)];
+    let mut operations = vec![Operation::Lock(lock, patience(rng))];
     for _ in 0..rng.between(0, 2) {
         operations.push(Operation::LoadGuarded(lock));
         if rng.chance(200) {
@@ -146,6 +166,43 @@ fn section(plan: &Plan, rng: &mut Rng) -> Vec<Operation> {
     }
     operations.push(Operation::Unlock(lock));
     operations
+}
+
+fn patience(rng: &mut Rng) -> Patience {
+    match rng.below(5) {
+        0 => Patience::None,
+        1 => Patience::Until(rng.below(3_000_000)),
+        _ => Patience::Endless,
+    }
+}
+
+/// How many critical sections in a thousand work on a structure.
+const STRUCTURES_PERMILLE: u64 = 400;
+
+/// A critical section that works on a structure.
+fn structure_section(plan: &Plan, rng: &mut Rng, value: &mut u64) -> Vec<Operation> {
+    let structure = *rng.pick(&Structure::ALL);
+    let lock = structure.lock(plan);
+    let ask = Operation::Ask(structure, draw_request(structure, rng, value));
+    vec![Operation::Lock(lock, patience(rng)), ask, Operation::Unlock(lock)]
+}
+
+/// Something to ask of a structure. Puts in a little more often than it takes out.
+pub(super) fn draw_request(structure: Structure, rng: &mut Rng, value: &mut u64) -> SequenceOperation {
+    /// Places that are named: a list has up to seven nodes.
+    const PLACES: usize = 5;
+    *value += 1;
+    match (structure, rng.below(14)) {
+        (Structure::Queue, 0..7) | (Structure::List, 0..3) => SequenceOperation::PushBack(*value),
+        (Structure::Queue, 7..12) | (Structure::List, 3) => SequenceOperation::PopFront,
+        (Structure::List, 4 | 5) => SequenceOperation::PushFront(*value),
+        (Structure::List, 6 | 7) => SequenceOperation::Insert(rng.index(PLACES), *value),
+        (Structure::List, 8) => SequenceOperation::PopBack,
+        (Structure::List, 9 | 10) => SequenceOperation::Remove(rng.index(PLACES)),
+        (Structure::List, 11) => SequenceOperation::Rotate,
+        (Structure::Queue | Structure::List, 12) => SequenceOperation::Length,
+        (Structure::Queue | Structure::List, _) => SequenceOperation::Elements,
+    }
 }
 
 fn span(plan: &Plan, rng: &mut Rng) -> Operation {

@@ -65,6 +65,8 @@ pub enum Happening {
         /// The call.
         waiting: CallId,
     },
+    /// The hostile member says something.
+    Babbles,
     /// A node is killed.
     Killed(NodeId),
     /// A node learns that another is gone.

@@ -2,12 +2,14 @@
 //! that it needs; else it faults on the first page that is missing, and is tried again from the start.
 
 use super::Check;
+use super::histories::Window;
 use super::mutant::Mutant;
 use super::node::{State, Thread, ThreadId, slot};
 use super::plan::Cell;
 use super::program::Operation;
 use super::queue::Happening;
 use super::world::World;
+use crate::history::{WordAnswer, WordOperation};
 use dsm_core::{PageId, Want};
 use std::time::Duration;
 
@@ -47,7 +49,13 @@ impl World {
             self.running -= 1;
             return Ok(());
         };
+        if let Operation::Ask(structure, operation) = operation {
+            return self.step_section(thread, structure, operation);
+        }
+        let now = self.now;
+        let invoked = *self.thread(thread).began.get_or_insert(now);
         let Some(needs) = self.needs(&operation) else {
+            self.thread(thread).began = None;
             self.thread(thread).program.pop_front();
             self.counts.operations += 1;
             return self.call(thread, &operation);
@@ -57,8 +65,9 @@ impl World {
                 return self.fault(thread, page, want);
             }
         }
-        self.perform(thread, &operation)?;
-        self.retire(thread);
+        self.perform(Window { thread, invoked, ended: now }, &operation)?;
+        self.instruction_retired(thread);
+        self.thread(thread).program.pop_front();
         self.proceed(thread);
         Ok(())
     }
@@ -69,15 +78,18 @@ impl World {
         let guarded = |lock: usize| &self.plan.locks[lock].cell;
         match operation {
             Operation::Load(cell) => one(cell, Want::Read),
-            Operation::Store(cell) | Operation::Increment(cell) | Operation::FinishIncrement(cell) => {
-                one(cell, Want::Write)
-            }
+            Operation::Store(cell)
+            | Operation::Swap(cell)
+            | Operation::CompareExchange(cell)
+            | Operation::Increment(cell)
+            | Operation::FinishIncrement(cell) => one(cell, Want::Write),
             Operation::Straddle(first, second, want) => {
                 Some([Some((first.page, *want)), Some((second.page, *want))])
             }
             Operation::LoadGuarded(lock) => one(guarded(*lock), Want::Read),
             Operation::StoreGuarded(lock) => one(guarded(*lock), Want::Write),
             Operation::Lock(..)
+            | Operation::Ask(..)
             | Operation::Unlock(_)
             | Operation::Barrier
             | Operation::IntrudeBarrier
@@ -93,46 +105,49 @@ impl World {
     }
 
     /// The instruction's effect, at this instant.
-    fn perform(&mut self, thread: ThreadId, operation: &Operation) -> Check {
+    fn perform(&mut self, window: Window, operation: &Operation) -> Check {
+        let thread = window.thread;
         match *operation {
-            Operation::Load(cell) => self.load(thread, cell).map(drop),
-            Operation::Store(cell) => self.store_fresh(thread, cell),
-            Operation::Increment(cell) => {
-                let value = self.load(thread, cell)?;
-                self.oracle.counted(cell);
-                if self.mutant == Some(Mutant::TearsIncrements) {
-                    let this = self.thread(thread);
-                    this.register = value;
-                    // Behind the increment itself, which is at the front still.
-                    this.program.insert(1, Operation::FinishIncrement(cell));
-                    return Ok(());
-                }
-                self.store(thread, cell, value + 1)
+            Operation::Load(cell) => self.load_recorded(window, cell),
+            Operation::Store(cell) => self.store_fresh(window, cell),
+            Operation::Swap(cell) => {
+                let was = self.load(thread, cell)?;
+                let value = self.oracle.fresh();
+                self.record(window, cell, WordOperation::Swap(value), WordAnswer::Was(was));
+                self.store(thread, cell, value)
             }
+            Operation::CompareExchange(cell) => self.compare_exchange(window, cell),
+            Operation::Increment(cell) => self.increment(window, cell),
             Operation::FinishIncrement(cell) => {
                 let value = self.thread(thread).register + 1;
                 self.store(thread, cell, value)
             }
             Operation::Straddle(first, second, Want::Read) => {
-                self.load(thread, first)?;
-                self.load(thread, second).map(drop)
+                self.load_recorded(window, first)?;
+                self.load_recorded(window, second)
             }
             Operation::Straddle(first, second, Want::Write) => {
-                self.store_fresh(thread, first)?;
-                self.store_fresh(thread, second)
+                self.store_fresh(window, first)?;
+                self.store_fresh(window, second)
             }
             Operation::LoadGuarded(lock) => {
                 let value = self.load(thread, self.plan.locks[lock].cell)?;
-                self.thread(thread).register = value;
+                let this = self.thread(thread);
+                this.register = value;
+                this.adding = window.invoked;
                 Ok(())
             }
             Operation::StoreGuarded(lock) => {
                 let cell = self.plan.locks[lock].cell;
-                let value = self.thread(thread).register + 1;
+                let (value, invoked) = (self.thread(thread).register, self.thread(thread).adding);
                 self.oracle.counted(cell);
-                self.store(thread, cell, value)
+                // The lock makes one addition of the load and the store.
+                let window = Window { invoked, ..window };
+                self.record(window, cell, WordOperation::Add(1), WordAnswer::Was(value));
+                self.store(thread, cell, value + 1)
             }
             Operation::Lock(..)
+            | Operation::Ask(..)
             | Operation::Unlock(_)
             | Operation::Barrier
             | Operation::IntrudeBarrier
@@ -147,20 +162,60 @@ impl World {
         }
     }
 
-    fn load(&mut self, thread: ThreadId, cell: Cell) -> Check<u64> {
+    fn increment(&mut self, window: Window, cell: Cell) -> Check {
+        let thread = window.thread;
+        let value = self.load(thread, cell)?;
+        self.oracle.counted(cell);
+        self.record(window, cell, WordOperation::Add(1), WordAnswer::Was(value));
+        if self.mutant == Some(Mutant::TearsIncrements) {
+            let this = self.thread(thread);
+            this.register = value;
+            // Behind the increment itself, which is at the front still.
+            this.program.insert(1, Operation::FinishIncrement(cell));
+            return Ok(());
+        }
+        self.store(thread, cell, value + 1)
+    }
+
+    fn compare_exchange(&mut self, window: Window, cell: Cell) -> Check {
+        let expected = self.thread(window.thread).seen;
+        let was = self.load(window.thread, cell)?;
+        let new = self.oracle.fresh();
+        let operation = WordOperation::CompareExchange { expected, new };
+        if was != expected {
+            self.record(window, cell, operation, WordAnswer::Differed(was));
+            return Ok(());
+        }
+        self.record(window, cell, operation, WordAnswer::Was(was));
+        self.store(window.thread, cell, new)
+    }
+
+    fn record(&mut self, window: Window, cell: Cell, operation: WordOperation, answer: WordAnswer) {
+        self.histories.word(&self.plan, window, cell, operation, answer);
+    }
+
+    fn load_recorded(&mut self, window: Window, cell: Cell) -> Check {
+        let value = self.load(window.thread, cell)?;
+        self.thread(window.thread).seen = value;
+        self.record(window, cell, WordOperation::Load, WordAnswer::Was(value));
+        Ok(())
+    }
+
+    pub(super) fn load(&mut self, thread: ThreadId, cell: Cell) -> Check<u64> {
         let value = self.node(thread.node).frames[slot(cell.page)][cell.word];
         self.trace.note(self.now, thread.node, || {
             format!("thread {} loads {value:#x} from {cell:?}", thread.index)
         });
-        self.oracle.loaded(cell, value).map(|()| value)
+        self.judge(self.oracle.loaded(cell, value)).map(|()| value)
     }
 
-    fn store_fresh(&mut self, thread: ThreadId, cell: Cell) -> Check {
+    fn store_fresh(&mut self, window: Window, cell: Cell) -> Check {
         let value = self.oracle.fresh();
-        self.store(thread, cell, value)
+        self.record(window, cell, WordOperation::Store(value), WordAnswer::Done);
+        self.store(window.thread, cell, value)
     }
 
-    fn store(&mut self, thread: ThreadId, cell: Cell, value: u64) -> Check {
+    pub(super) fn store(&mut self, thread: ThreadId, cell: Cell, value: u64) -> Check {
         self.trace
             .note(self.now, thread.node, || format!("thread {} stores {value:#x} to {cell:?}", thread.index));
         self.node(thread.node).frames[slot(cell.page)][cell.word] = value;
@@ -169,18 +224,18 @@ impl World {
     }
 
     /// The instruction is done: no page needs to stay for it.
-    fn retire(&mut self, thread: ThreadId) {
+    pub(super) fn instruction_retired(&mut self, thread: ThreadId) {
         self.counts.operations += 1;
         let this = self.thread(thread);
-        this.program.pop_front();
         this.faults = 0;
+        this.began = None;
         for index in 0..self.plan.hot.len() {
             let page = self.plan.hot[index];
             self.node(thread.node).unretired[slot(page)] &= !(1 << thread.index);
         }
     }
 
-    fn fault(&mut self, thread: ThreadId, page: PageId, want: Want) -> Check {
+    pub(super) fn fault(&mut self, thread: ThreadId, page: PageId, want: Want) -> Check {
         let (node, now) = (thread.node, self.now);
         self.trace.note(now, node, || format!("thread {} faults on {page} ({want:?})", thread.index));
         let this = self.thread(thread);

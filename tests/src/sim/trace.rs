@@ -11,8 +11,13 @@ use std::io::Write;
 pub enum Tracing {
     /// Nobody.
     Off,
-    /// A failure's report: as many as this, the last ones.
-    Last(usize),
+    /// A failure's report: the last ones before it.
+    Last {
+        /// How many.
+        lines: usize,
+        /// When it failed.
+        until: Time,
+    },
     /// A reader, as they come.
     Echo,
 }
@@ -50,7 +55,8 @@ impl Trace {
             Tracing::Off => {}
             // Whoever closed the pipe has seen enough.
             Tracing::Echo => drop(writeln!(std::io::stdout(), "{text}")),
-            Tracing::Last(limit) => {
+            Tracing::Last { until, .. } if now > until => {}
+            Tracing::Last { lines: limit, .. } => {
                 if self.lines.len() == limit {
                     self.lines.pop_front();
                 }

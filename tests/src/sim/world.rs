@@ -1,6 +1,8 @@
 //! The loop of one run: what happens next, to whom, and whether all is still as it must be.
 
 use super::counts::Counts;
+use super::histories::Histories;
+use super::hostile::Hostile;
 use super::mutant::Mutant;
 use super::network::Network;
 use super::node::{Body, SimNode, State, ThreadId, slot};
@@ -10,7 +12,7 @@ use super::program::{self, Operation};
 use super::queue::{Happening, Queue};
 use super::rng::Rng;
 use super::trace::{Trace, Tracing};
-use super::{Check, Options};
+use super::{Check, Checks, Options};
 use dsm_core::{Access, Action, Event, Message, NodeId, PageId, Time};
 use std::collections::VecDeque;
 use std::mem;
@@ -25,9 +27,12 @@ pub struct World {
     pub(super) network: Network,
     pub(super) nodes: Vec<SimNode>,
     pub(super) oracle: Oracle,
+    pub(super) histories: Histories,
     pub(super) counts: Counts,
     pub(super) trace: Trace,
     pub(super) mutant: Option<Mutant>,
+    pub(super) checks: Checks,
+    pub(super) hostile: Option<Hostile>,
     /// Threads that have not come to the end of their programs.
     pub(super) running: usize,
     phase: Phase,
@@ -48,6 +53,9 @@ enum Phase {
 /// A run has a few thousand events; this many mean that something goes round for ever.
 const EVENTS_MAX: u64 = 2_000_000;
 
+/// What threads put into structures begins here: told at a glance from what they store to words.
+const STRUCTURE_VALUES: u64 = 1_000_000;
+
 /// Survivors learn of a death within this time.
 const MOURNING_NS_MAX: u64 = 20_000_000;
 
@@ -56,11 +64,18 @@ impl World {
     #[must_use]
     pub fn new(seed: u64, options: &Options, tracing: Tracing) -> World {
         let mut rng = Rng::new(seed);
-        let plan = Plan::draw(&mut rng, options.crashes);
+        let mut plan = Plan::draw(&mut rng, options.crashes);
+        let hostile = options.hostile.and_then(|hostility| Hostile::draw(&mut plan, &mut rng, hostility));
         let mut nodes = Vec::new();
+        let mut value = STRUCTURE_VALUES;
         for (node, &threads) in plan.nodes().zip(&plan.threads) {
-            let programs = (0..threads).map(|index| program::draw(&plan, &mut rng, index == 0)).collect();
-            nodes.push(SimNode::new(&plan, node, programs));
+            let mut draw = |index| program::draw(&plan, &mut rng, index == 0, &mut value);
+            let programs = (0..threads).map(&mut draw).collect();
+            let mut state = SimNode::new(&plan, node, programs);
+            if hostile.is_some() {
+                state.machine = state.machine.with_transaction_key(rng.draw());
+            }
+            nodes.push(state);
         }
         World {
             rng,
@@ -69,9 +84,12 @@ impl World {
             network: Network::new(nodes.len()),
             nodes,
             oracle: Oracle::new(&plan),
+            histories: Histories::new(&plan, options.checks != Checks::Oracle),
             counts: Counts { seeds: 1, ..Counts::default() },
             trace: Trace::new(tracing),
             mutant: options.mutant,
+            checks: options.checks,
+            hostile,
             running: 0,
             phase: Phase::Programs,
             actions: Vec::new(),
@@ -98,6 +116,7 @@ impl World {
                 self.resume(ThreadId { node, index });
             }
         }
+        self.let_loose()?;
         while let Some((at, what)) = self.queue.next() {
             self.now = at;
             self.counts.events += 1;
@@ -112,7 +131,21 @@ impl World {
         if self.phase != Phase::Over {
             return Err(format!("blocked for ever: {}", self.unfinished()));
         }
-        self.at_rest()
+        self.judge(self.at_rest())
+    }
+
+    /// The verdict on what a check found that looks at more than threads can see; none if only histories count.
+    pub(super) fn judge(&self, found: Check) -> Check {
+        if self.checks == Checks::History { Ok(()) } else { found }
+    }
+
+    /// Whether what all threads were told can be explained. To be asked when the run is over, once. If it cannot, the
+    /// run ends, as it were, with the first answer that cannot.
+    pub fn check_histories(&mut self) -> Check {
+        self.histories.check(&self.plan, &mut self.counts.histories).map_err(|why| {
+            self.now = self.now.min(Time::from_nanos(why.at));
+            why.text
+        })
     }
 
     fn happen(&mut self, what: Happening) -> Check {
@@ -135,6 +168,7 @@ impl World {
             }
             Happening::Probed { node, page, progress } => self.feed(node, Event::Probed { page, progress }),
             Happening::Impatient { node, lock, waiting } => self.lose_patience(node, lock, waiting),
+            Happening::Babbles => self.babble(),
             Happening::Killed(node) => {
                 // A run that is over has nobody left to notice.
                 if self.phase != Phase::Over {
@@ -148,6 +182,11 @@ impl World {
                 self.feed(node, Event::PeerLost { node: lost })
             }
         }
+    }
+
+    /// Whether every node has left.
+    pub(super) fn is_over(&self) -> bool {
+        self.phase == Phase::Over
     }
 
     pub(super) fn node(&mut self, node: NodeId) -> &mut SimNode {
@@ -181,29 +220,33 @@ impl World {
         if let Some(Body { page, frame }) = body
             && receiver.machine.reserves(from, &message)
         {
-            if receiver.access(page) != Access::None {
+            if receiver.access(page) != Access::None && self.checks != Checks::History {
                 return Err(format!("{to} would have a body written into its mapped {page}: {message:?}"));
             }
             if self.mutant != Some(Mutant::DiscardsBody) {
                 receiver.frames[slot(page)] = frame;
             }
+            let honest = self.checks != Checks::History
+                && !self.mutant.is_some_and(Mutant::is_about_bodies)
+                && !self.is_hostile(from);
             let sender = &self.nodes[from.index()];
             let held = sender.frames[slot(page)];
-            let honest = !self.mutant.is_some_and(Mutant::is_about_bodies);
             if honest && !sender.dead && held != frame {
                 return Err(format!(
                     "{from}'s frame of {page} changed while its bytes were on their way to {to}"
                 ));
             }
         }
-        self.observe(to, &message);
+        if !self.is_hostile(from) {
+            self.observe(to, &message);
+        }
         self.feed(to, Event::Received { from, message })
     }
 
     /// What must hold of a node between events, and of all nodes together.
     fn check(&mut self, node: NodeId) -> Check {
         let subject = &self.nodes[node.index()];
-        if subject.dead {
+        if subject.dead || self.checks == Checks::History || self.is_hostile(node) {
             return Ok(());
         }
         subject.machine.invariants().map_err(|violation| format!("{node}: {violation}"))?;
@@ -234,11 +277,13 @@ impl World {
         self.oracle.totals()?;
         self.oracle.at_rest()?;
         let crashed = self.nodes.iter().any(|node| node.dead);
-        for (name, node) in self.plan.nodes().zip(&self.nodes).filter(|(_, node)| !node.dead) {
+        let living = |(name, node): &(NodeId, &SimNode)| !node.dead && !self.is_hostile(*name);
+        for (name, node) in self.plan.nodes().zip(&self.nodes).filter(living) {
             if let Some((call, what)) = node.calls.first_key_value() {
                 return Err(format!("{call:?} of {name} was never answered: {what:?}"));
             }
-            if !crashed && !node.machine.is_quiet() {
+            // What the hostile member began nobody need end.
+            if !crashed && self.hostile.is_none() && !node.machine.is_quiet() {
                 return Err(format!("{name} is not quiet at the end: {:?}", node.machine));
             }
             for &page in &self.plan.hot {
@@ -257,7 +302,8 @@ impl World {
     /// The directory of a home must say what the page tables of all nodes say.
     fn directory_at_rest(&self, home: NodeId) -> Check {
         let machine = &self.nodes[home.index()].machine;
-        for page in machine.homed_pages() {
+        let concerns = |page: &PageId| self.hostile.is_none() || self.plan.hot.contains(page);
+        for page in machine.homed_pages().filter(concerns) {
             let Some((owner, readers)) = machine.holders(page) else {
                 return Err(format!("{page} is in a transaction that never ends"));
             };
@@ -283,15 +329,19 @@ impl World {
         };
         let program = match self.phase {
             Phase::Programs | Phase::Over => return,
-            Phase::Audit => program::audit(&self.plan),
+            Phase::Audit => program::audit(&self.plan, false),
             Phase::Leave => VecDeque::from([Operation::Leave]),
         };
+        let mut looks = self.phase == Phase::Audit;
         for node in self.plan.nodes() {
-            let state = self.node(node);
-            if state.dead {
+            let state = &self.nodes[node.index()];
+            if state.dead || state.threads.is_empty() {
                 continue;
             }
-            state.threads[0].program.clone_from(&program);
+            // One look at the structures is enough.
+            let first = mem::take(&mut looks).then(|| program::audit(&self.plan, true));
+            let state = self.node(node);
+            state.threads[0].program.clone_from(first.as_ref().unwrap_or(&program));
             state.threads[0].state = State::Ready;
             self.running += 1;
             self.resume(ThreadId { node, index: 0 });
@@ -305,6 +355,7 @@ impl World {
             return;
         }
         self.running -= victim.threads.iter().filter(|thread| thread.state != State::Done).count();
+        self.abandon_sections(node);
         self.oracle.died(node);
         self.counts.crashes = 1;
         self.trace.note(self.now, node, || "killed".to_owned());

@@ -8,10 +8,12 @@ mod cluster;
 mod coherence;
 mod confine;
 mod failure;
+mod history;
 mod join;
 mod litmus;
 mod locks;
 mod memory;
+mod nemesis;
 mod oracle;
 mod progress;
 mod roots;
@@ -66,6 +68,12 @@ pub fn main() -> ExitCode {
     }
 }
 
+/// Whether `name` is that of a scenario: for programs that are their own workers.
+#[must_use]
+pub fn is_scenario(name: Option<&str>) -> bool {
+    scenarios().iter().any(|(known, _)| Some(*known) == name)
+}
+
 type Scenario = fn(&Arguments) -> Outcome;
 
 fn scenarios() -> Vec<(&'static str, Scenario)> {
@@ -73,9 +81,11 @@ fn scenarios() -> Vec<(&'static str, Scenario)> {
         coherence::SCENARIOS,
         litmus::SCENARIOS,
         failure::SCENARIOS,
+        history::SCENARIOS,
         join::SCENARIOS,
         locks::SCENARIOS,
         memory::SCENARIOS,
+        nemesis::SCENARIOS,
         oracle::SCENARIOS,
         progress::SCENARIOS,
         roots::SCENARIOS,

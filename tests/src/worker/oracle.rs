@@ -54,7 +54,7 @@ fn oracle(arguments: &Arguments) -> Outcome {
 }
 
 /// Examines the whole region once nothing is under way here: the last confirmations may still be on the wire.
-fn await_quiet(dsm: &Dsm) -> Result<Examination, dsm_node::Error> {
+pub(super) fn await_quiet(dsm: &Dsm) -> Result<Examination, dsm_node::Error> {
     loop {
         let found = examine(dsm)?;
         if found.quiet {
@@ -64,7 +64,8 @@ fn await_quiet(dsm: &Dsm) -> Result<Examination, dsm_node::Error> {
     }
 }
 
-fn tell(round: u64, found: &Examination) {
+/// Says what [`Report::check_pages`](crate::harness::Report::check_pages) needs to know.
+pub(super) fn tell(round: u64, found: &Examination) {
     assert!(found.mismatches.is_empty(), "{:?}", found.mismatches);
     let letter = |access: &Access| match access {
         Access::None => '-',

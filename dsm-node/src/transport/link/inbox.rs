@@ -10,7 +10,6 @@ use super::{BadFrame, Counters, LinkDown};
 use dsm_core::wire::{self, Head, Header};
 use dsm_core::{Message, PageId};
 use std::io;
-use std::os::fd::AsFd;
 
 /// What one system call takes from the socket: a dozen small pages with their heads.
 const BUFFER_LENGTH: usize = 64 << 10;
@@ -77,6 +76,11 @@ impl Inbox {
             drained: false,
             body: None,
         }
+    }
+
+    /// The length of a page.
+    pub fn page_size(&self) -> usize {
+        self.page_size
     }
 
     /// Forgets what has come: the connection is gone.
@@ -190,7 +194,7 @@ impl Inbox {
             && self.page_size - body.at >= DIRECT_LENGTH_MIN
         {
             // The buffer is empty: what it held of the page was taken before.
-            let came = frames.receive(stream.as_fd(), page, body.at);
+            let came = stream.receive_page(frames, page, body.at);
             let asked = self.page_size - body.at;
             body.at += came.as_ref().copied().unwrap_or(0);
             return (asked, came);

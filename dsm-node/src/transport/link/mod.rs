@@ -42,6 +42,8 @@ pub(crate) struct Link {
     /// The number that the peer was told last.
     told: u64,
     farewell: Farewell,
+    /// The number of the last frame before the farewell.
+    last_words: u64,
     counters: Counters,
 }
 
@@ -66,6 +68,8 @@ pub(crate) struct Counters {
     pub bad_frames: u64,
     /// Frames that had come before.
     pub duplicates: u64,
+    /// Frames that went out again, on a later connection.
+    pub resent: u64,
 }
 
 /// How a flush ended.
@@ -154,6 +158,7 @@ impl Link {
             received: Arc::new(AtomicU64::new(0)),
             told: 0,
             farewell: Farewell::None,
+            last_words: 0,
             counters: Counters::default(),
         }
     }
@@ -195,6 +200,12 @@ impl Link {
         Arc::clone(&self.received)
     }
 
+    /// Whether a call in which the peer claims to have all frames up to `peer_received_through` is older than what it has
+    /// acknowledged since. Such a call was held up on its way, and the peer has given it up: nothing must be attached.
+    pub fn is_behind(&self, peer_received_through: u64) -> bool {
+        peer_received_through < self.outbox.acknowledged()
+    }
+
     /// Goes on over `stream`; the peer has received all frames up to `peer_received_through`. What it has not is sent
     /// again by the next flush. A connection that there was is closed.
     pub fn attach(&mut self, stream: Stream, peer_received_through: u64) -> Result<(), LinkDown> {
@@ -210,6 +221,7 @@ impl Link {
         if self.farewell == Farewell::Said {
             self.farewell = Farewell::Wanted;
         }
+        stream.begin_frames(self.inbox.page_size());
         self.stream = Some(stream);
         Ok(())
     }
@@ -258,17 +270,28 @@ impl Link {
         outcome
     }
 
-    /// Ends the session in order: the flush that finds everything written closes this direction, and the peer reads
-    /// to the end. What is said after that flush is not sent.
+    /// Ends the session in order: the flush that finds everything written, and has acknowledged everything that came,
+    /// closes this direction, and the peer reads to the end. What is said after that flush is not sent.
     pub fn shutdown(&mut self) {
         if self.farewell == Farewell::None {
             self.farewell = Farewell::Wanted;
+            self.last_words = self.outbox.last_pushed();
         }
+    }
+
+    /// Whether the peer has everything that was said before [`Link::shutdown`].
+    pub fn was_heard_out(&self) -> bool {
+        self.outbox.acknowledged() >= self.last_words
     }
 
     /// Whether so much has arrived since the peer was told last that it must be told, even if nothing else is.
     pub fn owes_acknowledgement(&self) -> bool {
         self.received.load(Ordering::Acquire) - self.told >= ACKNOWLEDGE_AFTER
+    }
+
+    /// A peer that waits to be heard out must learn that it was.
+    fn owes_last_acknowledgement(&self) -> bool {
+        self.farewell == Farewell::Wanted && self.received.load(Ordering::Acquire) > self.told
     }
 
     fn try_flush(&mut self, frames: &impl Frames) -> Result<Flushed, LinkDown> {
@@ -292,9 +315,9 @@ impl Link {
             };
             if self.outbox.is_staged() {
                 // A flush before this one was blocked in the middle of these bytes: they come first.
-            } else if self.outbox.stage(frames, header) {
+            } else if self.outbox.stage(frames, header, &mut self.counters) {
                 self.told = received;
-            } else if self.owes_acknowledgement() {
+            } else if self.owes_acknowledgement() || self.owes_last_acknowledgement() {
                 self.outbox.stage_acknowledgement(header(0));
                 self.told = received;
             } else {
@@ -337,16 +360,17 @@ impl Link {
             if header.view != self.view {
                 return Err(BadFrame::View { found: header.view, current: self.view }.into());
             }
-            self.outbox.acknowledge(header.acknowledged)?;
-            let Some(message) = message else { continue };
             let expected = self.received.load(Ordering::Acquire) + 1;
-            if header.sequence > expected {
-                return Err(BadFrame::Gap { expected, found: header.sequence }.into());
-            }
-            if header.sequence < expected {
+            if message.is_some() && header.sequence < expected {
+                // It comes again. What it acknowledges may be as old as itself, and was heard with it the first time.
                 self.counters.duplicates += 1;
                 self.inbox.skip_body(&header);
                 continue;
+            }
+            self.outbox.acknowledge(header.acknowledged)?;
+            let Some(message) = message else { continue };
+            if header.sequence > expected {
+                return Err(BadFrame::Gap { expected, found: header.sequence }.into());
             }
             match wire::page_behind(&message) {
                 Some(page) => {

@@ -17,7 +17,6 @@ use dsm_core::wire::{self, Header, Kind, WireError};
 use dsm_core::{Message, PageId};
 use std::collections::VecDeque;
 use std::io;
-use std::os::fd::AsFd;
 
 /// The stage takes no further frame once it holds so many bytes: about what a socket takes at once.
 const STAGE_LENGTH: usize = 64 << 10;
@@ -46,8 +45,10 @@ pub(super) struct Outbox {
     frames: VecDeque<Frame>,
     /// The peer has all frames up to this number; the first of `frames` has the next.
     acknowledged: u64,
-    /// So many of `frames` have been staged.
+    /// So many of `frames` have been staged for this connection.
     staged: usize,
+    /// The number of the last frame that was staged for any connection: the peer may have all up to it.
+    staged_ever: u64,
     stage: Stage,
     spares: Vec<Vec<u8>>,
     attached: bool,
@@ -60,6 +61,7 @@ impl Outbox {
             frames: VecDeque::new(),
             acknowledged: 0,
             staged: 0,
+            staged_ever: 0,
             stage: Stage::default(),
             spares: Vec::new(),
             attached: false,
@@ -90,17 +92,28 @@ impl Outbox {
         self.attached = true;
     }
 
-    /// The peer has all frames up to `through`.
+    /// The number of the last frame that the peer has said that it has.
+    pub fn acknowledged(&self) -> u64 {
+        self.acknowledged
+    }
+
+    /// The number of the last frame that was queued.
+    pub fn last_pushed(&self) -> u64 {
+        self.acknowledged + self.frames.len() as u64
+    }
+
+    /// The peer has all frames up to `through`. It may have them by an earlier connection, and say so before they went
+    /// out again on this one.
     pub fn acknowledge(&mut self, through: u64) -> Result<(), BadFrame> {
-        let last = self.acknowledged + self.staged as u64;
+        let last = self.staged_ever;
         if through < self.acknowledged || through > last {
             return Err(BadFrame::Acknowledged { acknowledged: through, first: self.acknowledged, last });
         }
         while self.acknowledged < through {
-            // There are as many staged frames as `last` exceeds `acknowledged`, so this never runs dry.
+            // There are at least as many frames as `last` exceeds `acknowledged`, so this never runs dry.
             let Some(frame) = self.frames.pop_front() else { break };
             self.acknowledged += 1;
-            self.staged -= 1;
+            self.staged = self.staged.saturating_sub(1);
             self.recycle(frame.control);
         }
         Ok(())
@@ -116,13 +129,21 @@ impl Outbox {
 
     /// Moves the next frames to the stage, if it is empty and there are any; whether it did. `header` gives the
     /// header for a sequence number, without lengths and checksum.
-    pub fn stage(&mut self, frames: &impl Frames, header: impl Fn(u64) -> Header) -> bool {
+    pub fn stage(
+        &mut self,
+        frames: &impl Frames,
+        header: impl Fn(u64) -> Header,
+        counters: &mut Counters,
+    ) -> bool {
         if self.is_staged() || self.staged == self.frames.len() {
             return false;
         }
         while let Some(frame) = self.frames.get(self.staged) {
             self.staged += 1;
-            let mut header = header(self.acknowledged + self.staged as u64);
+            let number = self.acknowledged + self.staged as u64;
+            counters.resent += u64::from(number <= self.staged_ever);
+            self.staged_ever = self.staged_ever.max(number);
+            let mut header = header(number);
             // Both lengths are bounded by limits that fit (`dsm_core::wire` asserts so at compile time).
             header.control_length = frame.control.len() as u32;
             if let Some(page) = frame.page {
@@ -188,7 +209,7 @@ impl Stage {
             None => stream.send(head),
             Some(page) => {
                 let from = self.written.saturating_sub(self.heads.len());
-                frames.send(stream.as_fd(), head, page, from)
+                stream.send_page(frames, head, page, from)
             }
         }
     }

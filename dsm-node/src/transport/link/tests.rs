@@ -265,7 +265,7 @@ fn acknowledgements_free_what_is_kept() {
     assert!(far.has_unsent(), "after so many frames an acknowledgement is owed");
     far.flush(&frames).expect("it stands");
     assert_eq!(drain(&mut near, &frames).expect("it stands"), []);
-    assert!(matches!(near.attach(pair(None).0, 63), Err(LinkDown::Bad(BadFrame::Acknowledged { .. }))));
+    assert!(matches!(near.attach(pair(None).0, 65), Err(LinkDown::Bad(BadFrame::Acknowledged { .. }))));
 
     connect(&mut near, &mut far, pair(None));
     near.send(&control(99), None).expect("it fits");
@@ -384,4 +384,100 @@ fn a_dead_peer_is_an_error_and_no_signal() {
     assert!(near.descriptor().is_some(), "whoever polls it has yet to let go of it");
     near.detach();
     assert!(near.has_unsent(), "the message waits for the next connection");
+}
+
+#[test]
+fn a_call_that_comes_late_is_told_from_one_that_is_due() {
+    let (mut near, mut far) = links(PAGE);
+    let frames = VecFrames::new(PAGE, 1);
+    connect(&mut near, &mut far, pair(None));
+    for number in 0..ACKNOWLEDGE_AFTER {
+        near.send(&control(number), None).expect("it fits");
+    }
+    near.flush(&frames).expect("it stands");
+    drain(&mut far, &frames).expect("it stands");
+    far.flush(&frames).expect("it stands");
+    drain(&mut near, &frames).expect("it stands");
+    assert!(near.is_behind(ACKNOWLEDGE_AFTER - 1) && !near.is_behind(ACKNOWLEDGE_AFTER));
+}
+
+#[test]
+fn what_came_by_an_earlier_connection_is_acknowledged_before_it_is_sent_again() {
+    let page_size = 1 << 20;
+    let (mut near, mut far) = links(page_size);
+    let frames = VecFrames::new(page_size, 1);
+    connect(&mut near, &mut far, pair(None));
+    near.send(&control(1), None).expect("it fits");
+    near.send(&control(2), None).expect("it fits");
+    near.flush(&frames).expect("it stands");
+    // The far end shakes hands for the next connection before it has read what the last one brought.
+    let (near_has, far_has) = (near.received_through(), far.received_through());
+    drain(&mut far, &frames).expect("it stands");
+    let (socket, peer) = pair(None);
+    near.attach(socket, far_has).expect("nothing is acknowledged");
+    far.attach(peer, near_has).expect("nothing was sent");
+    // It speaks before the near end has begun to send again.
+    far.send(&control(3), None).expect("it fits");
+    far.flush(&frames).expect("it stands");
+    assert_eq!(drain(&mut near, &frames).expect("the acknowledgement is right"), [control(3)]);
+    near.send(&control(4), None).expect("it fits");
+    assert_eq!(pump(&mut near, &frames, &mut far, &frames, 1), [control(4)]);
+    assert_eq!(far.counters().duplicates, 0, "what was acknowledged is not sent again");
+}
+
+#[test]
+fn a_call_that_is_answered_late_leaves_the_next_one_its_right() {
+    let (mut near, mut far) = links(PAGE);
+    let frames = VecFrames::new(PAGE, 1);
+    connect(&mut near, &mut far, pair(None));
+    near.send(&control(1), None).expect("it fits");
+    near.send(&control(2), None).expect("it fits");
+    assert_eq!(pump(&mut near, &frames, &mut far, &frames, 2).len(), 2);
+    // An old call, from when the far end had one frame, takes the place of the connection; the next call is right again.
+    near.attach(pair(None).0, 1).expect("it may be");
+    connect(&mut near, &mut far, pair(None));
+    near.send(&control(3), None).expect("it fits");
+    assert_eq!(pump(&mut near, &frames, &mut far, &frames, 1), [control(3)]);
+}
+
+#[test]
+fn a_frame_that_comes_again_may_acknowledge_less_than_is_known() {
+    let (mut near, mut far) = links(PAGE);
+    let frames = VecFrames::new(PAGE, 1);
+    near.send(&control(1), None).expect("it fits");
+    let old = everything(&mut near, &frames);
+    near.detach();
+    connect(&mut near, &mut far, pair(None));
+    assert_eq!(pump(&mut near, &frames, &mut far, &frames, 1), [control(1)]);
+    far.send(&control(2), None).expect("it fits");
+    assert_eq!(pump(&mut far, &frames, &mut near, &frames, 1), [control(2)]);
+    near.send(&control(3), None).expect("it fits");
+    assert_eq!(pump(&mut near, &frames, &mut far, &frames, 1), [control(3)]);
+    let (socket, peer) = pair(None);
+    far.attach(peer, near.received_through()).expect("it is right");
+    socket.send(&old).expect("it fits the socket");
+    wait(&far, PollFlags::POLLIN);
+    assert_eq!(drain(&mut far, &frames).expect("it stands"), []);
+    assert_eq!(far.counters().duplicates, 1);
+}
+
+#[test]
+fn who_says_goodbye_says_what_it_has_heard() {
+    let (mut near, mut far) = links(PAGE);
+    let frames = VecFrames::new(PAGE, 1);
+    connect(&mut near, &mut far, pair(None));
+    near.send(&control(1), None).expect("it fits");
+    near.shutdown();
+    assert_eq!(near.flush(&frames).expect("it stands"), Flushed::Done);
+    assert!(!near.was_heard_out(), "nobody has said so");
+    // The connection breaks before the far end has heard it; on the next, it is said again.
+    near.detach();
+    far.detach();
+    connect(&mut near, &mut far, pair(None));
+    assert_eq!(pump(&mut near, &frames, &mut far, &frames, 1), [control(1)]);
+    far.shutdown();
+    assert_eq!(far.flush(&frames).expect("it stands"), Flushed::Done);
+    let down = drain(&mut near, &frames).and_then(|_| drain(&mut near, &frames)).expect_err("it ends");
+    assert!(matches!(down, LinkDown::Closed), "{down}");
+    assert!(near.was_heard_out());
 }

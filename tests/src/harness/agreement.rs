@@ -1,0 +1,58 @@
+//! The nodes' answers to the question what each may do with each page, held against each other and against what the
+//! homes' directories say. That each node's page tables say the same was checked by the node itself.
+
+use super::Report;
+use std::collections::BTreeMap;
+
+/// What the directory says of one page: its owner, and its readers.
+type Holders = (Option<usize>, Vec<usize>);
+
+impl Report {
+    /// One writer xor readers, and every home knows them: by what the nodes said after `round`.
+    ///
+    /// # Panics
+    /// If that is not so, or no page was touched.
+    pub fn check_pages(&self, round: u64) {
+        let access: Vec<&[u8]> = (0..self.nodes.len())
+            .map(|rank| self.fact(rank, &format!("access {round}")).as_bytes())
+            .collect();
+        let mut directory = BTreeMap::new();
+        for rank in 0..self.nodes.len() {
+            read_directory(self.fact(rank, &format!("directory {round}")), &mut directory);
+        }
+        let pages = access[0].len();
+        let touched = (0..pages).filter(|page| check_page(&access, &directory, round, *page)).count();
+        assert!(touched > 0, "the nodes touched no pages: {self}");
+    }
+}
+
+/// Whether the page was touched.
+fn check_page(access: &[&[u8]], directory: &BTreeMap<usize, Holders>, round: u64, page: usize) -> bool {
+    let letters: Vec<u8> = access.iter().map(|node| node[page]).collect();
+    let with =
+        |letter| letters.iter().enumerate().filter(move |(_, one)| **one == letter).map(|(rank, _)| rank);
+    let (writers, readers): (Vec<usize>, Vec<usize>) = (with(b'w').collect(), with(b'r').collect());
+    assert!(writers.len() <= 1, "round {round}, page {page}: {writers:?} write");
+    assert!(writers.is_empty() || readers.is_empty(), "round {round}, page {page}: {letters:?}");
+    let Some((owner, copies)) = directory.get(&page) else {
+        assert!(writers.is_empty() && readers.is_empty(), "round {round}: page {page} is in no directory");
+        return false;
+    };
+    let mut holders: Vec<usize> = copies.iter().copied().chain(*owner).collect();
+    holders.sort_unstable();
+    let mut found: Vec<usize> = writers.iter().copied().chain(readers).collect();
+    found.sort_unstable();
+    assert_eq!(holders, found, "round {round}, page {page}: directory {owner:?} {copies:?}");
+    assert!(writers.is_empty() || writers == owner.iter().copied().collect::<Vec<_>>(), "page {page}");
+    true
+}
+
+fn read_directory(text: &str, directory: &mut BTreeMap<usize, Holders>) {
+    for entry in text.split_whitespace() {
+        let parts: Vec<&str> = entry.split(':').collect();
+        let readers = parts[2].split(',').filter(|reader| !reader.is_empty());
+        let readers = readers.map(|reader| reader.parse().expect("a rank")).collect();
+        let before = directory.insert(parts[0].parse().expect("a page"), (parts[1].parse().ok(), readers));
+        assert!(before.is_none(), "page {} has two homes", parts[0]);
+    }
+}
