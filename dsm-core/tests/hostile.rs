@@ -420,4 +420,6 @@ fn answers_that_come_after_a_peer_was_lost_are_late_and_not_wrong() {
     for message in late {
         assert_eq!(tell(&mut asker, NodeId(0), message), []);
     }
+    // What the lost peer itself had said is late, too.
+    assert_eq!(tell(&mut asker, HOSTILE, Message::LeaveArrive), []);
 }
