@@ -71,6 +71,52 @@ pub enum Action {
         /// What.
         message: Message,
     },
+    /// Something that makes pages outlive their owner: see [`Replication`].
+    Replicate(Replication),
+    /// Feed [`crate::Event::TimerFired`] once `at` has come. A timer of the same name is replaced.
+    SetTimer {
+        /// Its name.
+        timer: Timer,
+        /// When.
+        at: Time,
+    },
+    /// Find out how far the instruction is for which the page was last installed; answer with
+    /// [`crate::Event::Probed`].
+    ProbeResidency {
+        /// The page.
+        page: PageId,
+    },
+    /// Answer a call.
+    Complete {
+        /// Which.
+        call: CallId,
+        /// With what.
+        reply: Reply,
+    },
+    /// A fault of this node can never be resolved: end the process with a line that says so.
+    Doom {
+        /// The page.
+        page: PageId,
+        /// The node whose death is the cause.
+        node: NodeId,
+    },
+    /// A block of this node's plain heap was dropped elsewhere.
+    Freed {
+        /// Where it begins.
+        address: Address,
+    },
+    /// A peer sent what no correct peer sends: count it, log it, close its connection.
+    Reject {
+        /// Who.
+        from: NodeId,
+        /// What was wrong.
+        cause: Cause,
+    },
+}
+
+/// One intention about commits, and about what is left of them when nodes are gone.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub enum Replication {
     /// Copy the bytes of a page as they are now, and send a message with them behind it to some peers.
     SendCopy {
         /// To whom; never this node itself.
@@ -121,45 +167,6 @@ pub enum Action {
         /// The view.
         view: ViewId,
     },
-    /// Feed [`crate::Event::TimerFired`] once `at` has come. A timer of the same name is replaced.
-    SetTimer {
-        /// Its name.
-        timer: Timer,
-        /// When.
-        at: Time,
-    },
-    /// Find out how far the instruction is for which the page was last installed; answer with
-    /// [`crate::Event::Probed`].
-    ProbeResidency {
-        /// The page.
-        page: PageId,
-    },
-    /// Answer a call.
-    Complete {
-        /// Which.
-        call: CallId,
-        /// With what.
-        reply: Reply,
-    },
-    /// A fault of this node can never be resolved: end the process with a line that says so.
-    Doom {
-        /// The page.
-        page: PageId,
-        /// The node whose death is the cause.
-        node: NodeId,
-    },
-    /// A block of this node's plain heap was dropped elsewhere.
-    Freed {
-        /// Where it begins.
-        address: Address,
-    },
-    /// A peer sent what no correct peer sends: count it, log it, close its connection.
-    Reject {
-        /// Who.
-        from: NodeId,
-        /// What was wrong.
-        cause: Cause,
-    },
 }
 
 /// Which bytes of a page.
@@ -167,7 +174,7 @@ pub enum Action {
 pub enum Source {
     /// Those in its frame.
     Frame,
-    /// Those that [`Action::KeepTwin`] had set aside.
+    /// Those that [`Replication::KeepTwin`] had set aside.
     Twin,
 }
 

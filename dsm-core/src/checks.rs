@@ -6,7 +6,9 @@ use crate::action::Cause;
 use crate::copyset::Copyset;
 use crate::ids::{Address, LockId, NodeId, PageId};
 use crate::limits;
-use crate::message::{Custody, Message, Payload, RootAnswer, SpanOwner, SpanRange, Zone};
+use crate::message::{
+    Commit, Custody, Message, Note, Payload, Report, RootAnswer, SpanOwner, SpanRange, Zone,
+};
 use crate::placement::Placement;
 use crate::view::View;
 
@@ -77,55 +79,48 @@ impl Checks<'_> {
             Message::SpanReturn { first } => self.granted_here(*first),
             Message::SpanFind { page, ticket } => self.granted_here(*page).and(self.speaks_for(ticket.node)),
             Message::Free { address } => self.address(*address),
-            Message::RecordPage { .. }
-            | Message::RecordEnd { .. }
-            | Message::RecordAck { .. }
-            | Message::Release { .. }
-            | Message::NoteSpan { .. }
-            | Message::NoteSpanReturned { .. }
-            | Message::NoteRoot { .. } => self.check_commit(message),
-            Message::ReportPages { .. }
-            | Message::ReportLocks { .. }
-            | Message::ReportSpans { .. }
-            | Message::ReportRoot { .. }
-            | Message::ReportEnd { .. }
-            | Message::Ready
-            | Message::Replicated => self.check_report(message),
+            Message::Commit(commit) => self.check_commit(commit),
+            Message::Note(note) => self.check_note(note),
+            Message::Report(report) => self.check_report(report),
         }
     }
 
     /// Commits go from a node to its buddies.
-    fn check_commit(&self, message: &Message) -> Result<(), Cause> {
-        match message {
-            Message::RecordPage { record: _, page } => {
-                self.page(*page).and(self.keeps_for(self.me, self.from))
+    fn check_commit(&self, commit: &Commit) -> Result<(), Cause> {
+        match commit {
+            Commit::Page { record: _, page } => self.page(*page).and(self.keeps_for(self.me, self.from)),
+            Commit::End { .. } => self.keeps_for(self.me, self.from),
+            Commit::Ack { .. } => self.keeps_for(self.from, self.me),
+            Commit::Release { page, before: _ } => self.page(*page),
+        }
+    }
+
+    /// Notes are of the home of what they speak of.
+    fn check_note(&self, note: &Note) -> Result<(), Cause> {
+        match note {
+            Note::Span { span } => self.span(*span).and(self.granted_there(span.first)),
+            Note::SpanReturned { first } => self.granted_there(*first),
+            Note::Root { name, layout: _, address } => {
+                self.name(name).and(self.address(*address))?;
+                require(self.placement.home_of_name(name) == self.from, Cause::NotHome)
             }
-            Message::RecordEnd { .. } => self.keeps_for(self.me, self.from),
-            Message::RecordAck { .. } => self.keeps_for(self.from, self.me),
-            Message::Release { page, before: _ } => self.page(*page),
-            Message::NoteSpan { span } => self.span(*span).and(self.granted_there(span.first)),
-            Message::NoteSpanReturned { first } => self.granted_there(*first),
-            Message::NoteRoot { name, layout: _, address } => {
-                self.name(name).and(self.address(*address)).and(self.keeps_for(self.me, self.from))
-            }
-            other => unreachable!("{other:?} is no part of a commit"),
         }
     }
 
     /// Reports go from every member to every member.
-    fn check_report(&self, message: &Message) -> Result<(), Cause> {
-        match message {
-            Message::ReportPages { runs } => runs.iter().try_for_each(|run| {
+    fn check_report(&self, report: &Report) -> Result<(), Cause> {
+        match report {
+            Report::Pages { runs } => runs.iter().try_for_each(|run| {
                 let end = run.first.0.checked_add(run.pages);
-                require(end.is_some_and(|end| end <= self.placement.geometry.pages()), Cause::PageOutside)
+                let inside = end.is_some_and(|end| end <= self.placement.geometry.pages());
+                require(run.pages > 0 && inside, Cause::PageOutside)
             }),
-            Message::ReportLocks { held } => held.iter().try_for_each(|(lock, _)| self.address(lock.0)),
-            Message::ReportSpans { spans } => spans.iter().try_for_each(|span| self.span(*span)),
-            Message::ReportRoot { name, layout: _, address } => {
+            Report::Locks { held } => held.iter().try_for_each(|(lock, _)| self.address(lock.0)),
+            Report::Spans { spans } => spans.iter().try_for_each(|span| self.span(*span)),
+            Report::Root { name, layout: _, address } => {
                 self.name(name).and(address.map_or(Ok(()), |address| self.address(address)))
             }
-            Message::ReportEnd { .. } | Message::Ready | Message::Replicated => Ok(()),
-            other => unreachable!("{other:?} is no part of a report"),
+            Report::End { .. } | Report::Ready | Report::Replicated => Ok(()),
         }
     }
 

@@ -15,12 +15,12 @@
 //! Pages of domains with an open section here are withheld: no record has them before the section ends. This module
 //! decides nothing about access: `local` protects, serves, and asks here whether it may.
 
-use crate::action::{Action, Cause, Source};
+use crate::action::{Action, Cause, Replication, Source};
 use crate::copyset::Copyset;
 use crate::geometry::Geometry;
 use crate::ids::{LockId, NodeId, PageId, RecordId, Version, ViewId};
 use crate::limits;
-use crate::message::{Custody, Message, SpanRange};
+use crate::message::{Commit, Custody, Message, SpanRange};
 use crate::outbox::Outbox;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -137,7 +137,7 @@ impl Commits {
         let committed = state.custody.is_some() || self.thin.contains(&page);
         if withheld && committed && !state.twin {
             state.twin = true;
-            out.act(Action::KeepTwin { page });
+            out.act(Action::Replicate(Replication::KeepTwin { page }));
         }
         state.kept = None;
         self.dirty.insert(page);
@@ -189,10 +189,15 @@ impl Commits {
             thickens |= self.thin.remove(&page);
             let state = self.pages.entry(page).or_default();
             state.record = Some(id);
-            let message = Message::RecordPage { record: id, page };
-            out.act(Action::SendCopy { to: self.buddies, page, source: Source::Frame, message });
+            let message = Message::Commit(Commit::Page { record: id, page });
+            out.act(Action::Replicate(Replication::SendCopy {
+                to: self.buddies,
+                page,
+                source: Source::Frame,
+                message,
+            }));
             if core::mem::take(&mut state.twin) {
-                out.act(Action::DropTwin { page });
+                out.act(Action::Replicate(Replication::DropTwin { page }));
             }
         }
         self.end_record((id, previous), pages, thickens, out);
@@ -215,8 +220,13 @@ impl Commits {
         for &page in &withheld {
             self.thin.remove(&page);
             self.pages.entry(page).or_default().record = Some(id);
-            let message = Message::RecordPage { record: id, page };
-            out.act(Action::SendCopy { to: self.buddies, page, source: Source::Twin, message });
+            let message = Message::Commit(Commit::Page { record: id, page });
+            out.act(Action::Replicate(Replication::SendCopy {
+                to: self.buddies,
+                page,
+                source: Source::Twin,
+                message,
+            }));
         }
         self.end_record((id, previous), withheld, true, out);
         free
@@ -238,7 +248,7 @@ impl Commits {
         // A record has as many pages as a node can have dirty, which is far below the width of the count.
         let count = u32::try_from(pages.len()).unwrap_or(u32::MAX);
         for buddy in self.buddies.iter() {
-            out.send(buddy, Message::RecordEnd { record: id, previous, pages: count });
+            out.send(buddy, Message::Commit(Commit::End { record: id, previous, pages: count }));
         }
         self.records.push_back(Record { id, pages, unacked: self.buddies, thickens });
     }
@@ -285,7 +295,7 @@ impl Commits {
         for holder in before.holders.minus(self.buddies).iter() {
             match &mut self.postponed {
                 Some(postponed) => postponed.push((holder, page, version)),
-                None => out.send_lazily(holder, Message::Release { page, before: version }),
+                None => out.send_lazily(holder, Message::Commit(Commit::Release { page, before: version })),
             }
         }
     }
@@ -476,7 +486,7 @@ impl Commits {
     /// All members' pages have all their holders: what was kept besides may go.
     pub fn fully_replicated(&mut self, out: &mut Outbox<'_>) {
         for (holder, page, before) in self.postponed.take().unwrap_or_default() {
-            out.send_lazily(holder, Message::Release { page, before });
+            out.send_lazily(holder, Message::Commit(Commit::Release { page, before }));
         }
     }
 }

@@ -39,7 +39,7 @@ mod roots;
 mod spans;
 
 pub use access::{Access, Want};
-pub use action::{Action, Actions, Cause, Reply, Source};
+pub use action::{Action, Actions, Cause, Replication, Reply, Source};
 pub use copyset::Copyset;
 pub use event::{Command, Event, Progress, Timer};
 pub use geometry::{Geometry, GeometryError};
@@ -48,6 +48,8 @@ pub use ids::{
     Version, ViewId,
 };
 pub use machine::{Landing, Machine, Violation};
-pub use message::{Custody, Holding, Message, PageRun, Payload, RootAnswer, SpanOwner, SpanRange, Zone};
+pub use message::{
+    Commit, Custody, Holding, Message, Note, PageRun, Payload, Report, RootAnswer, SpanOwner, SpanRange, Zone,
+};
 pub use time::Time;
 pub use view::{Host, Member, View};

@@ -6,7 +6,7 @@ use crate::access::Access;
 mod recover;
 
 use crate::access::Want;
-use crate::action::{Action, Actions, Cause};
+use crate::action::{Action, Actions, Cause, Replication};
 use crate::barrier::Barrier;
 use crate::calls::Calls;
 use crate::checks::Checks;
@@ -18,7 +18,7 @@ use crate::home::Home;
 use crate::ids::{Address, CallId, Incarnation, NodeId, PageId, RecordId, TransactionId};
 use crate::local::{Forward, Grant, Local};
 use crate::locks::Locks;
-use crate::message::{Message, Payload, SpanOwner};
+use crate::message::{Commit, Message, Note, Payload, Report, SpanOwner};
 use crate::outbox::Outbox;
 use crate::placement::Placement;
 use crate::recovery::{Phase, Recovery};
@@ -202,7 +202,7 @@ impl Machine {
                 (true, true) => Landing::Aside,
             };
         }
-        if let Message::RecordPage { record, page: _ } = message {
+        if let Message::Commit(Commit::Page { record, page: _ }) = message {
             return Landing::Record(*record);
         }
         Landing::Nowhere
@@ -325,7 +325,7 @@ impl Machine {
     fn fault(&mut self, now: Time, page: PageId, want: Want, out: &mut Outbox<'_>) {
         assert!(self.placement.geometry.contains(page), "a fault on {page}, outside the region");
         if self.recovery.is_lost(page) {
-            out.act(Action::Poison { first: page, pages: 1 });
+            out.act(Action::Replicate(Replication::Poison { first: page, pages: 1 }));
             return;
         }
         if self.recovery.phase != Phase::Settled && self.local.access(page) < want.access() {
@@ -434,7 +434,7 @@ impl Machine {
             }
             Message::RootPublish { name, address } => {
                 let layout = self.roots.publish(from, &name, address, out)?;
-                let note = Message::NoteRoot { name: name.clone(), layout, address };
+                let note = Message::Note(Note::Root { name: name.clone(), layout, address });
                 for buddy in self.recovery.view.buddies_of(self.me).iter() {
                     out.send(buddy, note.clone());
                 }
@@ -443,7 +443,7 @@ impl Machine {
             Message::SpanLease { pages, zone, owner, ticket } => {
                 let answer = self.spans.lease(pages, zone, owner, ticket);
                 if let Message::SpanLeased { span, .. } = answer {
-                    self.tell_others(&Message::NoteSpan { span }, out);
+                    self.tell_others(&Message::Note(Note::Span { span }), out);
                 }
                 out.send(from, answer);
             }
@@ -453,89 +453,50 @@ impl Machine {
             }
             Message::SpanReturn { first } => {
                 self.spans.give_back(from, first)?;
-                self.tell_others(&Message::NoteSpanReturned { first }, out);
+                self.tell_others(&Message::Note(Note::SpanReturned { first }), out);
             }
             Message::SpanFind { page, ticket } => {
                 out.send(from, Message::SpanFound { ticket, span: self.spans.find(page) });
             }
             Message::SpanFound { ticket, span } => self.calls.span_found(from, ticket, span, out)?,
             Message::Free { address } => self.free(from, address, out)?,
-            // They may overtake each other: whichever comes last makes the record count.
-            Message::RecordPage { record, page } => {
+            Message::Commit(commit) => self.receive_commit(from, commit, out)?,
+            Message::Note(note) => self.calls.notes().take(note),
+            Message::Report(Report::Ready) => self.ready(now, from, out)?,
+            Message::Report(Report::Replicated) => self.replicated(from, out)?,
+            Message::Report(report) => self.receive_report(from, report, out)?,
+        }
+        Ok(())
+    }
+
+    fn receive_commit(&mut self, from: NodeId, commit: Commit, out: &mut Outbox<'_>) -> Result<(), Cause> {
+        match commit {
+            // These may overtake each other: whichever comes last makes the record count.
+            Commit::Page { record, page } => {
                 self.local.commits().record_page(from, record, page)?;
                 self.local.apply_records(from, out);
             }
-            Message::RecordEnd { record, previous, pages } => {
+            Commit::End { record, previous, pages } => {
                 self.local.commits().record_end(from, record, previous, pages)?;
                 self.local.apply_records(from, out);
             }
-            Message::RecordAck { record } => {
+            Commit::Ack { record } => {
                 self.local.acked(from, record, out)?;
                 self.say_ordered(out);
                 self.local.thicken(out);
                 self.announce(out);
             }
-            Message::Release { page, before } => self.local.release(page, before, out),
-            Message::NoteSpan { span } => self.calls.notes().span(span),
-            Message::NoteSpanReturned { first } => self.calls.notes().span_returned(first),
-            Message::NoteRoot { name, layout, address } => self.calls.notes().root(name, layout, address),
-            Message::ReportPages { .. }
-            | Message::ReportLocks { .. }
-            | Message::ReportSpans { .. }
-            | Message::ReportRoot { .. }
-            | Message::ReportEnd { .. } => self.receive_report(from, message, out)?,
-            Message::Ready => self.ready(now, from, out)?,
-            Message::Replicated => self.replicated(from, out)?,
+            Commit::Release { page, before } => self.local.release(page, before, out),
         }
         Ok(())
     }
 
     /// Whether `message` is of one that has gone on, while this node still waits to hear that all may.
     fn is_early(&self, message: &Message) -> bool {
-        let recovers = match message {
-            Message::ReportPages { .. }
-            | Message::ReportLocks { .. }
-            | Message::ReportSpans { .. }
-            | Message::ReportRoot { .. }
-            | Message::ReportEnd { .. }
-            | Message::Ready
-            | Message::RecordPage { .. }
-            | Message::RecordEnd { .. }
-            | Message::NoteSpan { .. }
-            | Message::NoteSpanReturned { .. }
-            | Message::NoteRoot { .. }
-            | Message::Replicated => true,
-            Message::Request { .. }
-            | Message::Forward { .. }
-            | Message::Invalidate { .. }
-            | Message::Ack { .. }
-            | Message::Grant { .. }
-            | Message::Confirm { .. }
-            | Message::Hurry { .. }
-            | Message::Lost { .. }
-            | Message::LockRequest { .. }
-            | Message::LockGrant { .. }
-            | Message::LockDenied { .. }
-            | Message::LockWithdraw { .. }
-            | Message::LockRelease { .. }
-            | Message::BarrierArrive { .. }
-            | Message::BarrierComplete { .. }
-            | Message::LeaveArrive
-            | Message::LeaveComplete
-            | Message::RootClaim { .. }
-            | Message::RootAnswered { .. }
-            | Message::RootPublish { .. }
-            | Message::RootAbandon { .. }
-            | Message::SpanLease { .. }
-            | Message::SpanLeased { .. }
-            | Message::SpanDenied { .. }
-            | Message::SpanReturn { .. }
-            | Message::SpanFind { .. }
-            | Message::SpanFound { .. }
-            | Message::Free { .. }
-            | Message::RecordAck { .. }
-            | Message::Release { .. } => false,
-        };
+        let recovers = matches!(
+            message,
+            Message::Report(_) | Message::Note(_) | Message::Commit(Commit::Page { .. } | Commit::End { .. })
+        );
         !recovers && self.recovery.phase == Phase::Concluded
     }
 

@@ -326,15 +326,26 @@ pub enum Message {
         /// Where the block begins.
         address: Address,
     },
+    /// Owner ↔ buddy: what a node writes is to outlive it.
+    Commit(Commit),
+    /// Home → others: what its successor would have to know.
+    Note(Note),
+    /// Member → all, after a change of the view: see [`Report`].
+    Report(Report),
+}
+
+/// What commits take: see `docs/protocol.md`.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+pub enum Commit {
     /// Owner → buddy: the bytes of one page of a record follow.
-    RecordPage {
+    Page {
         /// The record.
         record: RecordId,
         /// The page.
         page: PageId,
     },
     /// Owner → buddy: the record is whole once `pages` of its pages are there, and counts once `previous` does.
-    RecordEnd {
+    End {
         /// The record.
         record: RecordId,
         /// The sender's record before it in this view; [`RecordId::NONE`] for the first.
@@ -343,7 +354,7 @@ pub enum Message {
         pages: u32,
     },
     /// Buddy → owner: the record, and all before it, are kept here.
-    RecordAck {
+    Ack {
         /// The record.
         record: RecordId,
     },
@@ -354,18 +365,23 @@ pub enum Message {
         /// States before this one may go.
         before: Version,
     },
+}
+
+/// A note of a home.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+pub enum Note {
     /// Home → all: a span is leased.
-    NoteSpan {
+    Span {
         /// The span.
         span: SpanRange,
     },
     /// Home → all: a span is free again.
-    NoteSpanReturned {
+    SpanReturned {
         /// Its first page.
         first: PageId,
     },
     /// Home → buddy: a root has its address.
-    NoteRoot {
+    Root {
         /// Its name.
         name: String,
         /// Identity of the layout of its type.
@@ -373,24 +389,29 @@ pub enum Message {
         /// Where it is.
         address: Address,
     },
+}
+
+/// What members tell each other after a change of the view, until all pages are replicated again.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+pub enum Report {
     /// Member → all, after a change of the view: pages that it holds, by run. Any number of these come before the
-    /// [`Message::ReportEnd`].
-    ReportPages {
+    /// [`Report::End`].
+    Pages {
         /// The runs, in ascending order.
         runs: Vec<PageRun>,
     },
     /// Member → all: locks that threads of the sender hold.
-    ReportLocks {
+    Locks {
         /// The locks, and the calls that acquired them.
         held: Vec<(LockId, CallId)>,
     },
     /// Member → all: spans that the sender knows to be leased.
-    ReportSpans {
+    Spans {
         /// The spans.
         spans: Vec<SpanRange>,
     },
     /// Member → all: a root that the sender knows, or is creating.
-    ReportRoot {
+    Root {
         /// Its name.
         name: String,
         /// Identity of the layout of its type.
@@ -399,7 +420,7 @@ pub enum Message {
         address: Option<Address>,
     },
     /// Member → all: the report is complete.
-    ReportEnd {
+    End {
         /// How many barriers the sender has passed.
         generation: u64,
         /// The view by which the sender's directory goes.
@@ -446,20 +467,17 @@ impl Message {
             Message::SpanFind { .. } => "SpanFind",
             Message::SpanFound { .. } => "SpanFound",
             Message::Free { .. } => "Free",
-            Message::RecordPage { .. } => "RecordPage",
-            Message::RecordEnd { .. } => "RecordEnd",
-            Message::RecordAck { .. } => "RecordAck",
-            Message::Release { .. } => "Release",
-            Message::NoteSpan { .. } => "NoteSpan",
-            Message::NoteSpanReturned { .. } => "NoteSpanReturned",
-            Message::NoteRoot { .. } => "NoteRoot",
-            Message::ReportPages { .. } => "ReportPages",
-            Message::ReportLocks { .. } => "ReportLocks",
-            Message::ReportSpans { .. } => "ReportSpans",
-            Message::ReportRoot { .. } => "ReportRoot",
-            Message::ReportEnd { .. } => "ReportEnd",
-            Message::Ready => "Ready",
-            Message::Replicated => "Replicated",
+            Message::Commit(Commit::Page { .. }) => "Commit::Page",
+            Message::Commit(Commit::End { .. }) => "Commit::End",
+            Message::Commit(Commit::Ack { .. }) => "Commit::Ack",
+            Message::Commit(Commit::Release { .. }) => "Commit::Release",
+            Message::Note(_) => "Note",
+            Message::Report(Report::Pages { .. }) => "Report::Pages",
+            Message::Report(Report::Ready) => "Report::Ready",
+            Message::Report(Report::Replicated) => "Report::Replicated",
+            Message::Report(
+                Report::Locks { .. } | Report::Spans { .. } | Report::Root { .. } | Report::End { .. },
+            ) => "Report",
         }
     }
 }

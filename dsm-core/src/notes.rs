@@ -2,7 +2,7 @@
 //! what the homes whose buddy it is told it. When a home is gone, this is what its successor learns from.
 
 use crate::ids::{Address, PageId};
-use crate::message::SpanRange;
+use crate::message::{Note, SpanRange};
 use std::collections::BTreeMap;
 
 /// The notes of one node.
@@ -13,6 +13,15 @@ pub(crate) struct Notes {
 }
 
 impl Notes {
+    /// What a home has noted.
+    pub fn take(&mut self, note: Note) {
+        match note {
+            Note::Span { span } => self.span(span),
+            Note::SpanReturned { first } => self.span_returned(first),
+            Note::Root { name, layout, address } => self.root(name, layout, address),
+        }
+    }
+
     /// A span is leased.
     pub fn span(&mut self, span: SpanRange) {
         self.spans.insert(span.first, span);

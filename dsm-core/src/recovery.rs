@@ -17,7 +17,7 @@ use std::collections::BTreeMap;
 
 /// What a member has reported.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
-pub(crate) struct Report {
+pub(crate) struct Reported {
     pub runs: Vec<PageRun>,
     pub locks: Vec<(LockId, CallId)>,
     pub spans: Vec<SpanRange>,
@@ -42,7 +42,7 @@ pub(crate) struct End {
 pub(crate) struct Recovery {
     pub view: View,
     pub phase: Phase,
-    pub reports: BTreeMap<NodeId, Report>,
+    pub reports: BTreeMap<NodeId, Reported>,
     /// Members that have drawn their conclusions.
     pub ready: Copyset,
     /// Members all of whose pages are replicated in this view.

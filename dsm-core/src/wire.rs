@@ -13,7 +13,7 @@
 
 use crate::ids::{PageId, ViewId};
 use crate::limits::{CONTROL_LENGTH_MAX, PAGE_SIZE_MAX};
-use crate::message::{Message, Payload};
+use crate::message::{Commit, Message, Payload};
 
 /// The header's length in bytes.
 pub const HEADER_LENGTH: usize = 48;
@@ -284,7 +284,9 @@ pub fn decode_message(control: &[u8]) -> Result<Message, WireError> {
 /// The page whose bytes follow `message` on the wire, if any do.
 #[must_use]
 pub fn page_behind(message: &Message) -> Option<PageId> {
-    if let Message::Grant { page, payload: Payload::Bytes, .. } | Message::RecordPage { page, .. } = message {
+    if let Message::Grant { page, payload: Payload::Bytes, .. } | Message::Commit(Commit::Page { page, .. }) =
+        message
+    {
         Some(*page)
     } else {
         None

@@ -173,7 +173,15 @@ fn a_name_is_answered_by_its_home_only() {
 
 fn grant(page: PageId, transaction: TransactionId, access: Access) -> Message {
     let payload = Payload::Bytes;
-    Message::Grant { page, transaction, access, payload, awaiting: Copyset::EMPTY, contended: false, custody: None }
+    Message::Grant {
+        page,
+        transaction,
+        access,
+        payload,
+        awaiting: Copyset::EMPTY,
+        contended: false,
+        custody: None,
+    }
 }
 
 #[test]

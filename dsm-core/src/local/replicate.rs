@@ -3,10 +3,10 @@
 
 use super::{Local, Ownership, Page, Stage};
 use crate::access::{Access, Want};
-use crate::action::{Action, Cause};
+use crate::action::{Action, Cause, Replication};
 use crate::copyset::Copyset;
 use crate::ids::{NodeId, PageId, RecordId, Version};
-use crate::message::{Custody, Payload};
+use crate::message::{Commit, Custody, Message, Payload};
 use crate::outbox::Outbox;
 use crate::time::Time;
 
@@ -142,7 +142,7 @@ impl Local {
     /// A later state of `page` is replicated: what this node kept of it may go.
     pub fn release(&mut self, page: PageId, before: Version, out: &mut Outbox<'_>) {
         if self.commits.release(page, before) && self.is_idle(page) {
-            out.act(Action::Discard { page });
+            out.act(Action::Replicate(Replication::Discard { page }));
         }
     }
 
@@ -152,8 +152,8 @@ impl Local {
             // Who has a copy mapped, has these very bytes: a page is not stored to while there are copies.
             let unmapped = |page: &PageId| self.access(*page) == Access::None && !self.owns(*page);
             let pages = counted.pages.into_iter().filter(unmapped).collect();
-            out.act(Action::ApplyRecord { from, record: counted.record, pages });
-            out.send(from, crate::message::Message::RecordAck { record: counted.record });
+            out.act(Action::Replicate(Replication::ApplyRecord { from, record: counted.record, pages }));
+            out.send(from, Message::Commit(Commit::Ack { record: counted.record }));
         }
     }
 

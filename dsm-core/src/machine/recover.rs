@@ -1,12 +1,12 @@
 //! A change of the view, from its installation to the moment at which this node serves again.
 
 use super::{Machine, Ordered};
-use crate::action::{Action, Cause};
+use crate::action::{Action, Cause, Replication};
 use crate::barrier::Barrier;
 use crate::event::{Command, Event};
 use crate::ids::{CallId, NodeId, PageId, RecordId, Ticket};
 use crate::limits;
-use crate::message::{Holding, Message};
+use crate::message::{Holding, Message, Note, Report};
 use crate::outbox::Outbox;
 use crate::placement::Placement;
 use crate::recovery::{End, Fate, Phase, runs};
@@ -22,7 +22,7 @@ impl Machine {
         for (page, want) in self.local.abort() {
             self.recovery.deferred.push(Event::Fault { page, want });
         }
-        out.act(Action::DropRecords);
+        out.act(Action::Replicate(Replication::DropRecords));
         let buddies = view.buddies_of(self.me);
         self.local.commits().install(view.id(), members, buddies);
         self.locks.install(members);
@@ -36,28 +36,28 @@ impl Machine {
     fn report(&mut self, out: &mut Outbox<'_>) {
         let mut parts = Vec::new();
         for some in runs(self.holdings().into_iter()).chunks(limits::REPORT_RUNS_MAX) {
-            parts.push(Message::ReportPages { runs: some.to_vec() });
+            parts.push(Message::Report(Report::Pages { runs: some.to_vec() }));
         }
         let held: Vec<_> = self.calls.held().collect();
         for some in held.chunks(limits::REPORT_ITEMS_MAX) {
-            parts.push(Message::ReportLocks { held: some.to_vec() });
+            parts.push(Message::Report(Report::Locks { held: some.to_vec() }));
         }
         let known: BTreeMap<PageId, _> =
             self.spans.leased().chain(self.calls.notes().spans()).map(|span| (span.first, span)).collect();
         let spans: Vec<_> = known.into_values().collect();
         for some in spans.chunks(limits::REPORT_ITEMS_MAX) {
-            parts.push(Message::ReportSpans { spans: some.to_vec() });
+            parts.push(Message::Report(Report::Spans { spans: some.to_vec() }));
         }
         for (name, layout, address) in self.calls.notes().roots() {
-            parts.push(Message::ReportRoot { name: name.clone(), layout, address: Some(address) });
+            parts.push(Message::Report(Report::Root { name: name.clone(), layout, address: Some(address) }));
         }
         for (name, layout) in self.calls.creating() {
-            parts.push(Message::ReportRoot { name: name.clone(), layout, address: None });
+            parts.push(Message::Report(Report::Root { name: name.clone(), layout, address: None }));
         }
         let generation = self.calls.generation();
         let replicated = self.recovery.since.first().map_or(self.recovery.view.id(), View::id);
         let directory = self.recovery.directory;
-        parts.push(Message::ReportEnd { generation, directory, replicated });
+        parts.push(Message::Report(Report::End { generation, directory, replicated }));
         self.tell_all(&parts, out);
     }
 
@@ -89,7 +89,7 @@ impl Machine {
     pub(super) fn receive_report(
         &mut self,
         from: NodeId,
-        message: Message,
+        part: Report,
         out: &mut Outbox<'_>,
     ) -> Result<(), Cause> {
         if self.recovery.phase != Phase::Gathering {
@@ -99,8 +99,8 @@ impl Machine {
         if report.end.is_some() {
             return Err(Cause::OutOfTurn);
         }
-        match message {
-            Message::ReportPages { runs } => {
+        match part {
+            Report::Pages { runs } => {
                 let mut end = report.runs.last().map_or(0, |run| run.first.0 + run.pages);
                 for run in runs {
                     if run.first.0 < end || run.pages == 0 {
@@ -110,13 +110,13 @@ impl Machine {
                     report.runs.push(run);
                 }
             }
-            Message::ReportLocks { held } => report.locks.extend(held),
-            Message::ReportSpans { spans } => report.spans.extend(spans),
-            Message::ReportRoot { name, layout, address } => report.roots.push((name, layout, address)),
-            Message::ReportEnd { generation, directory, replicated } => {
+            Report::Locks { held } => report.locks.extend(held),
+            Report::Spans { spans } => report.spans.extend(spans),
+            Report::Root { name, layout, address } => report.roots.push((name, layout, address)),
+            Report::End { generation, directory, replicated } => {
                 report.end = Some(End { generation, directory, replicated });
             }
-            other => unreachable!("{other:?} is no part of a report"),
+            Report::Ready | Report::Replicated => return Err(Cause::OutOfTurn),
         }
         if self.recovery.is_complete() {
             self.conclude(out);
@@ -168,7 +168,7 @@ impl Machine {
         let passed = self.recovery.passed();
         self.barrier = Barrier::new(self.placement.members, self.recovery.view.id(), passed);
         self.recovery.phase = Phase::Concluded;
-        self.tell_all(&[Message::Ready], out);
+        self.tell_all(&[Message::Report(Report::Ready)], out);
     }
 
     fn lose(&mut self, first: PageId, pages: u64, out: &mut Outbox<'_>) {
@@ -179,7 +179,7 @@ impl Machine {
         }
         if !known {
             self.recovery.lose(first, pages);
-            out.act(Action::Poison { first, pages });
+            out.act(Action::Replicate(Replication::Poison { first, pages }));
         }
     }
 
@@ -223,7 +223,7 @@ impl Machine {
     fn resume(&mut self, now: Time, out: &mut Outbox<'_>) {
         self.recovery.phase = Phase::Settled;
         let view = self.recovery.view.id();
-        out.act(Action::Resumed { view });
+        out.act(Action::Replicate(Replication::Resumed { view }));
         let owned = self.local.owned();
         self.local.commits().resume(owned.into_iter());
         self.note_everything(out);
@@ -260,7 +260,7 @@ impl Machine {
         let buddies = self.recovery.view.buddies_of(self.me);
         for buddy in buddies.iter() {
             for (name, layout, address) in self.roots.ready() {
-                out.send(buddy, Message::NoteRoot { name: name.clone(), layout, address });
+                out.send(buddy, Message::Note(Note::Root { name: name.clone(), layout, address }));
             }
         }
     }
@@ -270,7 +270,7 @@ impl Machine {
         let settled = self.recovery.phase == Phase::Settled && !self.recovery.since.is_empty();
         if settled && !self.announced && self.local.commits().is_replicated() {
             self.announced = true;
-            self.tell_all(&[Message::Replicated], out);
+            self.tell_all(&[Message::Report(Report::Replicated)], out);
         }
     }
 

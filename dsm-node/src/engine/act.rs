@@ -54,14 +54,7 @@ impl Engine {
             Action::Doom { page, node } => self.doom(page, node),
             Action::Freed { address } => self.free_block(address),
             Action::Reject { from, cause } => self.reject(from, cause),
-            Action::SendCopy { .. }
-            | Action::KeepTwin { .. }
-            | Action::DropTwin { .. }
-            | Action::ApplyRecord { .. }
-            | Action::DropRecords
-            | Action::Discard { .. }
-            | Action::Poison { .. }
-            | Action::Resumed { .. } => todo!(),
+            Action::Replicate(_) => todo!(),
         }
         Ok(())
     }

@@ -108,20 +108,9 @@ impl About {
             | Message::RootAbandon { .. }
             | Message::SpanReturn { .. }
             | Message::Free { .. }
-            | Message::RecordPage { .. }
-            | Message::RecordEnd { .. }
-            | Message::RecordAck { .. }
-            | Message::Release { .. }
-            | Message::NoteSpan { .. }
-            | Message::NoteSpanReturned { .. }
-            | Message::NoteRoot { .. }
-            | Message::ReportPages { .. }
-            | Message::ReportLocks { .. }
-            | Message::ReportSpans { .. }
-            | Message::ReportRoot { .. }
-            | Message::ReportEnd { .. }
-            | Message::Ready
-            | Message::Replicated => About::Other,
+            | Message::Commit(_)
+            | Message::Note(_)
+            | Message::Report(_) => About::Other,
         }
     }
 }
@@ -186,11 +175,7 @@ impl Forge<'_> {
                 ticket: self.ticket(u, me)?,
                 wait: u.arbitrary()?,
             },
-            9 => Message::LockGrant {
-                lock: self.lock(u, me)?,
-                ticket: self.ticket(u, to)?,
-                recovered: None,
-            },
+            9 => Message::LockGrant { lock: self.lock(u, me)?, ticket: self.ticket(u, to)?, recovered: None },
             10 => Message::LockDenied {
                 lock: self.lock(u, me)?,
                 ticket: self.ticket(u, to)?,

@@ -266,16 +266,7 @@ impl<'a> Turn<'a> {
             Action::Doom { page, node } => {
                 Err((Rule::NothingRefused, format!("{} gives up {page}, lost with {node}", self.me)))
             }
-            Action::Complete { .. }
-            | Action::Freed { .. }
-            | Action::SendCopy { .. }
-            | Action::KeepTwin { .. }
-            | Action::DropTwin { .. }
-            | Action::ApplyRecord { .. }
-            | Action::DropRecords
-            | Action::Discard { .. }
-            | Action::Poison { .. }
-            | Action::Resumed { .. } => {
+            Action::Complete { .. } | Action::Freed { .. } | Action::Replicate(_) => {
                 Err((Rule::ActionsFit, format!("{} answers what nobody asked: {action:?}", self.me)))
             }
         }

@@ -86,14 +86,7 @@ impl World {
                 Ok(())
             }
             Action::Reject { from, cause } => Err(format!("{node} rejects what {from} said: {cause}")),
-            Action::SendCopy { .. }
-            | Action::KeepTwin { .. }
-            | Action::DropTwin { .. }
-            | Action::ApplyRecord { .. }
-            | Action::DropRecords
-            | Action::Discard { .. }
-            | Action::Poison { .. }
-            | Action::Resumed { .. } => {
+            Action::Replicate(_) => {
                 Err(format!("{node} replicates, though nobody is to keep anything: {action:?}"))
             }
         }

@@ -35,7 +35,7 @@ impl World {
                 let frame = self.node(node).frames[slot(page)];
                 self.send(node, to, message, Some(frame));
             }
-            Action::SendCopy { to, page, source, message } => {
+            Action::Replicate(Replication::SendCopy { to, page, source, message }) => {
                 self.copy_is_possible(node, page, source)?;
                 let frame = match source {
                     Source::Frame => self.node(node).frames[slot(page)],
@@ -45,7 +45,7 @@ impl World {
                     self.send(node, buddy, message.clone(), Some(frame));
                 }
             }
-            Action::KeepTwin { page } => {
+            Action::Replicate(Replication::KeepTwin { page }) => {
                 let frame = self.node(node).frames[slot(page)];
                 if self.node(node).access[slot(page)] == Access::Write {
                     return Err(format!("{node} sets {page} aside while threads may store to it"));
@@ -53,27 +53,29 @@ impl World {
                 let frame = self.node(node).aside.get(&page).copied().unwrap_or(frame);
                 self.node(node).twins.insert(page, frame);
             }
-            Action::DropTwin { page } => {
+            Action::Replicate(Replication::DropTwin { page }) => {
                 self.node(node).twins.remove(&page);
             }
-            Action::ApplyRecord { from, record, pages } => self.apply(node, (from, record), &pages)?,
-            Action::DropRecords => {
+            Action::Replicate(Replication::ApplyRecord { from, record, pages }) => {
+                self.apply(node, (from, record), &pages)?
+            }
+            Action::Replicate(Replication::DropRecords) => {
                 self.node(node).records.clear();
                 self.node(node).aside.clear();
             }
-            Action::Discard { page } => {
+            Action::Replicate(Replication::Discard { page }) => {
                 if self.node(node).access[slot(page)] != Access::None {
                     return Err(format!("{node} discards {page}, which is mapped"));
                 }
                 self.node(node).frames[slot(page)] = [u64::MAX; WORDS];
             }
-            Action::Poison { first, pages } => {
+            Action::Replicate(Replication::Poison { first, pages }) => {
                 for page in (first.0..first.0 + pages).map(PageId) {
                     self.node(node).access[slot(page)] = Access::None;
                 }
                 self.poison(node, first, pages)?;
             }
-            Action::Resumed { .. } => self.resumed(node)?,
+            Action::Replicate(Replication::Resumed { .. }) => self.resumed(node)?,
             Action::SetTimer { timer, at } => {
                 let state = self.node(node);
                 state.timers_set += 1;
