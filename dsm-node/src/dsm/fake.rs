@@ -92,6 +92,8 @@ impl Engine {
             }
             Command::Barrier => reply(Reply::BarrierPassed { view: ViewId::FIRST }),
             Command::Leave => reply(Reply::Left),
+            Command::Sync => reply(Reply::Synced),
+            Command::Cover { .. } => {}
         }
     }
 

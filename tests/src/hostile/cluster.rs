@@ -132,6 +132,7 @@ impl Cluster {
             | Event::TimerFired(_)
             | Event::Probed { .. }
             | Event::Command { .. }
+            | Event::ViewInstalled(_)
             | Event::PeerLost { .. } => None,
         };
         let mut actions = std::mem::take(&mut self.actions);
@@ -238,6 +239,9 @@ impl Cluster {
                 self.wake(node, page)
             }
             Action::Refresh { page, .. } => self.wake(node, page),
+            Action::Replicate(what) => {
+                Err(format!("{node} replicates, though nobody is to keep anything: {what:?}"))
+            }
             Action::Send { to, message } => {
                 self.put_on_wire(node, to, message, None);
                 Ok(())

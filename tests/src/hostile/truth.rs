@@ -154,7 +154,7 @@ impl Truth {
         };
         match (call, reply) {
             (_, Reply::PeerLost { node: lost }) if lost == self.hostile => Ok(()),
-            (Call::Lock(lock), Reply::Locked) => self.locked(palette, node, id, lock),
+            (Call::Lock(lock), Reply::Locked { .. }) => self.locked(palette, node, id, lock),
             (Call::Lock(_), Reply::LockDenied { .. }) | (Call::Find, Reply::SpanFound(_)) => Ok(()),
             (Call::Barrier, Reply::BarrierPassed { .. }) => self.barrier_passed(palette, node),
             (Call::Barrier, Reply::Busy) => {

@@ -127,7 +127,10 @@ impl Hostile {
             | Message::RootPublish { .. }
             | Message::RootAbandon { .. }
             | Message::SpanLease { .. }
-            | Message::SpanFind { .. } => false,
+            | Message::SpanFind { .. }
+            | Message::Commit(_)
+            | Message::Note(_)
+            | Message::Report(_) => false,
         }
     }
 }
@@ -161,6 +164,7 @@ impl World {
                 payload: Payload::Bytes,
                 awaiting: Copyset::EMPTY,
                 contended: false,
+                custody: None,
             };
             let body = Some(Body { page, frame: [u64::MAX; WORDS] });
             let at = self.now + INSTANT;
@@ -215,7 +219,8 @@ impl World {
             Action::SendPage { to, page, message } => {
                 self.transmit(node, to, message, Some(Body { page, frame: [0; WORDS] }));
             }
-            Action::Protect { .. }
+            Action::Replicate(_)
+            | Action::Protect { .. }
             | Action::Install { .. }
             | Action::Refresh { .. }
             | Action::Flush { .. }

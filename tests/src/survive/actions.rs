@@ -4,7 +4,7 @@ use super::Check;
 use super::node::{Frame, State, slot};
 use super::plan::WORDS;
 use super::world::{Happening, World};
-use dsm_core::{Access, Action, Landing, Message, NodeId, PageId, Payload, Progress, Source};
+use dsm_core::{Access, Action, Landing, Message, NodeId, PageId, Payload, Progress, Replication, Source};
 use std::time::Duration;
 
 /// How long the answer to a residency probe may take.
@@ -35,47 +35,7 @@ impl World {
                 let frame = self.node(node).frames[slot(page)];
                 self.send(node, to, message, Some(frame));
             }
-            Action::Replicate(Replication::SendCopy { to, page, source, message }) => {
-                self.copy_is_possible(node, page, source)?;
-                let frame = match source {
-                    Source::Frame => self.node(node).frames[slot(page)],
-                    Source::Twin => self.node(node).twins[&page],
-                };
-                for buddy in to.iter() {
-                    self.send(node, buddy, message.clone(), Some(frame));
-                }
-            }
-            Action::Replicate(Replication::KeepTwin { page }) => {
-                let frame = self.node(node).frames[slot(page)];
-                if self.node(node).access[slot(page)] == Access::Write {
-                    return Err(format!("{node} sets {page} aside while threads may store to it"));
-                }
-                let frame = self.node(node).aside.get(&page).copied().unwrap_or(frame);
-                self.node(node).twins.insert(page, frame);
-            }
-            Action::Replicate(Replication::DropTwin { page }) => {
-                self.node(node).twins.remove(&page);
-            }
-            Action::Replicate(Replication::ApplyRecord { from, record, pages }) => {
-                self.apply(node, (from, record), &pages)?
-            }
-            Action::Replicate(Replication::DropRecords) => {
-                self.node(node).records.clear();
-                self.node(node).aside.clear();
-            }
-            Action::Replicate(Replication::Discard { page }) => {
-                if self.node(node).access[slot(page)] != Access::None {
-                    return Err(format!("{node} discards {page}, which is mapped"));
-                }
-                self.node(node).frames[slot(page)] = [u64::MAX; WORDS];
-            }
-            Action::Replicate(Replication::Poison { first, pages }) => {
-                for page in (first.0..first.0 + pages).map(PageId) {
-                    self.node(node).access[slot(page)] = Access::None;
-                }
-                self.poison(node, first, pages)?;
-            }
-            Action::Replicate(Replication::Resumed { .. }) => self.resumed(node)?,
+            Action::Replicate(what) => self.replicate(node, what)?,
             Action::SetTimer { timer, at } => {
                 let state = self.node(node);
                 state.timers_set += 1;
@@ -96,6 +56,51 @@ impl World {
             Action::Reject { from, cause } => {
                 return Err(format!("{node} rejects what {from} said: {cause}"));
             }
+        }
+        Ok(())
+    }
+
+    fn replicate(&mut self, node: NodeId, what: Replication) -> Check {
+        match what {
+            Replication::SendCopy { to, page, source, message } => {
+                self.copy_is_possible(node, page, source)?;
+                let frame = match source {
+                    Source::Frame => self.node(node).frames[slot(page)],
+                    Source::Twin => self.node(node).twins[&page],
+                };
+                for buddy in to.iter() {
+                    self.send(node, buddy, message.clone(), Some(frame));
+                }
+            }
+            Replication::KeepTwin { page } => {
+                let frame = self.node(node).frames[slot(page)];
+                if self.node(node).access[slot(page)] == Access::Write {
+                    return Err(format!("{node} sets {page} aside while threads may store to it"));
+                }
+                let frame = self.node(node).aside.get(&page).copied().unwrap_or(frame);
+                self.node(node).twins.insert(page, frame);
+            }
+            Replication::DropTwin { page } => {
+                self.node(node).twins.remove(&page);
+            }
+            Replication::ApplyRecord { from, record, pages } => self.apply(node, (from, record), &pages)?,
+            Replication::DropRecords => {
+                self.node(node).records.clear();
+                self.node(node).aside.clear();
+            }
+            Replication::Discard { page } => {
+                if self.node(node).access[slot(page)] != Access::None {
+                    return Err(format!("{node} discards {page}, which is mapped"));
+                }
+                self.node(node).frames[slot(page)] = [u64::MAX; WORDS];
+            }
+            Replication::Poison { first, pages } => {
+                for page in (first.0..first.0 + pages).map(PageId) {
+                    self.node(node).access[slot(page)] = Access::None;
+                }
+                self.poison(node, first, pages)?;
+            }
+            Replication::Resumed { .. } => self.resumed(node)?,
         }
         Ok(())
     }

@@ -18,6 +18,7 @@ mod world;
 
 use crate::sim::Tracing;
 use crate::sim::panics::caught;
+use dsm_core::Time;
 pub use world::Counts;
 use world::World;
 
@@ -27,6 +28,10 @@ type Check<T = ()> = Result<T, String>;
 /// A run in which something was not as it must be.
 #[derive(Clone, Debug)]
 pub struct Failure {
+    /// The seed that replays it.
+    pub seed: u64,
+    /// When it came to light.
+    pub time: Time,
     /// What was wrong.
     pub what: String,
     /// What happened before, the latest last.
@@ -44,15 +49,19 @@ pub fn run(seed: u64, echo: bool) -> Result<Counts, Box<Failure>> {
     if echo {
         return attempt(seed, Tracing::Echo);
     }
-    attempt(seed, Tracing::Off).or_else(|plain| attempt(seed, Tracing::Last(TRACE_LINES)).and(Err(plain)))
+    // A trace costs more than the run. A seed that fails is run again with one, and fails the same way.
+    attempt(seed, Tracing::Off).or_else(|plain| {
+        let tracing = Tracing::Last { lines: TRACE_LINES, until: plain.time };
+        attempt(seed, tracing).and(Err(plain))
+    })
 }
 
 fn attempt(seed: u64, tracing: Tracing) -> Result<Counts, Box<Failure>> {
     let mut world = World::new(seed, tracing);
     let outcome = caught(|| world.run());
-    let (counts, trace) = world.into_parts();
+    let (time, counts, trace) = world.into_parts();
     match outcome {
         Ok(()) => Ok(counts),
-        Err(what) => Err(Box::new(Failure { what, trace })),
+        Err(what) => Err(Box::new(Failure { seed, time, what, trace })),
     }
 }

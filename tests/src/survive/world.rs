@@ -97,8 +97,8 @@ impl World {
         }
     }
 
-    pub fn into_parts(self) -> (Counts, Vec<String>) {
-        (self.counts, self.trace.into_lines())
+    pub fn into_parts(self) -> (Time, Counts, Vec<String>) {
+        (self.now, self.counts, self.trace.into_lines())
     }
 
     pub(super) fn schedule(&mut self, at: Time, what: Happening) {

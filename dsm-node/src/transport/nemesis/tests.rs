@@ -36,6 +36,7 @@ fn grant(page: u64, number: u64) -> Message {
         payload: Payload::Bytes,
         awaiting: Copyset::EMPTY,
         contended: false,
+        custody: None,
     }
 }
 
