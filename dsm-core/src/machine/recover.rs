@@ -1,7 +1,7 @@
 //! A change of the view, from its installation to the moment at which this node serves again.
 
 use super::{Machine, Ordered};
-use crate::action::{Action, Cause, Replication};
+use crate::action::{Action, Cause, Replication, Reply};
 use crate::barrier::Barrier;
 use crate::event::{Command, Event};
 use crate::ids::{CallId, NodeId, PageId, RecordId, Ticket};
@@ -302,9 +302,10 @@ impl Machine {
     pub(super) fn say_ordered(&mut self, out: &mut Outbox<'_>) {
         while self.ordered.front().is_some_and(|first| self.local.commits_ref().is_acked(first.after)) {
             let Some(Ordered { call, command, .. }) = self.ordered.pop_front() else { break };
-            match command {
-                Command::Sync => out.act(Action::Complete { call, reply: crate::action::Reply::Synced }),
-                other => self.calls.command(call, other, out),
+            if command == Command::Sync {
+                out.act(Action::Complete { call, reply: Reply::Synced });
+            } else {
+                self.calls.command(call, command, out);
             }
         }
     }

@@ -54,7 +54,10 @@ impl Engine {
             Action::Doom { page, node } => self.doom(page, node),
             Action::Freed { address } => self.free_block(address),
             Action::Reject { from, cause } => self.reject(from, cause),
-            Action::Replicate(_) => todo!(),
+            // Its machine was told of no view but the first, in which nobody keeps anything for anybody.
+            Action::Replicate(what) => {
+                signals::die(&format!("{}: {what:?} is wanted, though this node keeps no replicas", self.me));
+            }
         }
         Ok(())
     }
