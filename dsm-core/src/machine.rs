@@ -81,9 +81,10 @@ impl Machine {
         }
     }
 
-    /// The same machine, which numbers its transactions so that no peer can guess them. A grant is taken from whoever
-    /// names the transaction, since only a page's home knows the owner: the number is what the owner was told and
-    /// others were not. `key` is to be as random as the driver can make it; without one, numbers count from 1.
+    /// The same machine, which numbers its transactions so that no peer names one by mistake. A grant is taken from
+    /// whoever names the transaction, since only a page's home knows the owner: the number is what the owner and the
+    /// readers were told, and others were not. It is no secret from an adversary: numbers that are known give the key
+    /// away. `key` is to be as random as the driver can make it; without one, numbers count from 1.
     #[must_use]
     pub fn with_transaction_key(mut self, key: u64) -> Machine {
         self.local.number_by(key);

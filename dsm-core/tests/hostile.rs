@@ -1,4 +1,4 @@
-//! What one member says cannot take away what is between the others: each of these was found by fuzzing.
+//! What one member says cannot take away what is between the others: most of these were found by fuzzing.
 #![allow(clippy::wildcard_enum_match_arm, reason = "a test looks for the one action that it is about")]
 
 use dsm_core::limits::{CALLS_MAX, NAMES_MAX, REGION_BASE_DEFAULT};
