@@ -1,4 +1,4 @@
-//! What one member says cannot take away what is between the others: each of these was found by fuzzing.
+//! What one member says cannot take away what is between the others: most of these were found by fuzzing.
 #![allow(clippy::wildcard_enum_match_arm, reason = "a test looks for the one action that it is about")]
 
 use dsm_core::limits::{CALLS_MAX, NAMES_MAX, REGION_BASE_DEFAULT};
@@ -85,6 +85,30 @@ fn a_domains_span_is_taken_back_from_whoever_dissolved_it() {
         panic!("{actions:?}")
     };
     assert_eq!(tell(&mut home, HOSTILE, Message::SpanReturn { first: span.first }), []);
+}
+
+/// The span that `home` leases to `owner`, who asks for it.
+fn leased(home: &mut Machine, asker: NodeId, owner: SpanOwner) -> SpanRange {
+    let lease = Message::SpanLease { pages: 2, zone: Zone::Small, owner, ticket: ticket(asker, 1) };
+    let actions = tell(home, asker, lease);
+    let [Action::Send { message: Message::SpanLeased { span, .. }, .. }] = actions[..] else {
+        panic!("{actions:?}")
+    };
+    span
+}
+
+#[test]
+fn a_node_outlives_that_a_peer_gave_back_what_its_own_program_drops() {
+    let mut home = machine(0);
+    let command = |command| Event::Command { call: CallId(9), command };
+    let domain = leased(&mut home, NodeId(1), SpanOwner::NewDomain);
+    assert_eq!(tell(&mut home, HOSTILE, Message::SpanReturn { first: domain.first }), []);
+    assert_eq!(step(&mut home, command(Command::SpanReturn { first: domain.first })), []);
+    // A block that lies in a peer's heap, of which the peer says that it is empty.
+    let heap = leased(&mut home, HOSTILE, SpanOwner::Node(HOSTILE));
+    assert_eq!(tell(&mut home, HOSTILE, Message::SpanReturn { first: heap.first }), []);
+    let address = geometry().address_of(heap.first);
+    assert_eq!(step(&mut home, command(Command::Free { address })), []);
 }
 
 /// A machine of rank 1 that has asked its own home, then rank 0, for a span that none of its own segments can hold.

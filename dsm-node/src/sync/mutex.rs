@@ -10,6 +10,7 @@ use crate::error::{Error, LockError, Result};
 use crate::layout::Shape;
 use crate::node::Node;
 use crate::shared::Shared;
+use dsm_core::limits::{CALLS_MAX, LOCK_WAITERS_MAX};
 use dsm_core::{Address, CallId, Command, LockId, NodeId, Reply};
 use std::fmt;
 use std::marker::PhantomData;
@@ -87,7 +88,8 @@ impl<T: Shared> DsmMutex<T> {
     ///
     /// # Errors
     /// [`LockError::Poisoned`], with the guard, if a thread panicked while it held the lock; [`LockError::Reentrant`]
-    /// if this thread holds it; [`LockError::Failed`] if the cluster cannot answer.
+    /// if this thread holds it; [`LockError::Failed`] if the cluster cannot answer, or the lock's home keeps as many
+    /// locks for this node as it can.
     pub fn lock(&self) -> Result<DsmMutexGuard<'_, T>, LockError<'_, T>> {
         self.acquire(Patience::Forever)
     }
@@ -170,6 +172,7 @@ fn ask(node: &Node, lock: LockId, patience: Patience) -> Result<CallId, Denied> 
     let wait = !matches!(patience, Patience::None);
     let waiting = node.start(Command::Lock { lock, wait }).map_err(Denied::Failed)?;
     let id = waiting.id;
+    let mut gave_up = !wait;
     let reply = match patience {
         Patience::None | Patience::Forever => waiting.wait(),
         Patience::For(patience) => match waiting.wait_timeout(patience) {
@@ -177,14 +180,26 @@ fn ask(node: &Node, lock: LockId, patience: Patience) -> Result<CallId, Denied> 
             Ok(None) => {
                 // The grant may be under way: then this call has the lock after all.
                 node.post(Command::LockWithdraw { lock, waiting: id }).map_err(Denied::Failed)?;
+                gave_up = true;
                 waiting.wait()
             }
             Err(error) => Err(error),
         },
     };
+    judge(reply, gave_up).map(|()| id)
+}
+
+/// What `reply` means to a call that `gave_up` waiting, or never began to.
+fn judge(reply: Result<Reply>, gave_up: bool) -> Result<(), Denied> {
     match reply {
-        Ok(Reply::Locked { .. }) => Ok(id),
-        Ok(Reply::LockDenied { holder }) => Err(Denied::Held(holder)),
+        Ok(Reply::Locked { .. }) => Ok(()),
+        Ok(Reply::LockDenied { holder }) if gave_up => Err(Denied::Held(holder)),
+        // Who waits is denied only what the home has no room for.
+        Ok(Reply::LockDenied { .. }) => Err(Denied::Failed(Error::Argument(format!(
+            "the lock's home keeps no further claim of this node: it keeps {CALLS_MAX} locks that one node holds or waits \
+             for, and {LOCK_WAITERS_MAX} claims that wait for one lock; a thread keeps all its locks until it holds no \
+             guard any more, so drop the outermost guard now and then"
+        )))),
         Ok(other) => Err(Denied::Failed(Error::unexpected("a lock", other))),
         Err(error) => Err(Denied::Failed(error)),
     }
@@ -307,3 +322,17 @@ impl<T: fmt::Display + ?Sized> fmt::Display for DsmMutexGuard<'_, T> {
 
 // SAFETY: a shared guard gives out `&T` only.
 unsafe impl<T: Sync + ?Sized> Sync for DsmMutexGuard<'_, T> {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_call_that_is_denied_while_it_waits_has_met_a_limit_and_no_holder() {
+        let denied = || Ok(Reply::LockDenied { holder: NodeId(1) });
+        let Err(Denied::Failed(error)) = judge(denied(), false) else { panic!("it had not given up") };
+        assert!(matches!(error, Error::Argument(_)) && error.to_string().contains("65536 locks"), "{error}");
+        assert!(matches!(judge(denied(), true), Err(Denied::Held(NodeId(1)))));
+        assert!(judge(Ok(Reply::Locked { recovered: None }), true).is_ok());
+    }
+}

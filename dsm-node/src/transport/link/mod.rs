@@ -41,6 +41,8 @@ pub(crate) struct Link {
     received: Arc<AtomicU64>,
     /// The number that the peer was told last.
     told: u64,
+    /// It was told so on this connection: what it was told on one that broke, it may not have heard.
+    told_here: bool,
     farewell: Farewell,
     /// The number of the last frame before the farewell.
     last_words: u64,
@@ -157,6 +159,7 @@ impl Link {
             outbox: Outbox::new(page_size),
             received: Arc::new(AtomicU64::new(0)),
             told: 0,
+            told_here: false,
             farewell: Farewell::None,
             last_words: 0,
             counters: Counters::default(),
@@ -221,6 +224,8 @@ impl Link {
         if self.farewell == Farewell::Said {
             self.farewell = Farewell::Wanted;
         }
+        // The handshake may have said less: it was read before the last frames of the old connection were.
+        self.told_here = false;
         stream.begin_frames(self.inbox.page_size());
         self.stream = Some(stream);
         Ok(())
@@ -291,7 +296,8 @@ impl Link {
 
     /// A peer that waits to be heard out must learn that it was.
     fn owes_last_acknowledgement(&self) -> bool {
-        self.farewell == Farewell::Wanted && self.received.load(Ordering::Acquire) > self.told
+        let told = if self.told_here { self.told } else { 0 };
+        self.farewell == Farewell::Wanted && self.received.load(Ordering::Acquire) > told
     }
 
     fn try_flush(&mut self, frames: &impl Frames) -> Result<Flushed, LinkDown> {
@@ -316,10 +322,10 @@ impl Link {
             if self.outbox.is_staged() {
                 // A flush before this one was blocked in the middle of these bytes: they come first.
             } else if self.outbox.stage(frames, header, &mut self.counters) {
-                self.told = received;
+                (self.told, self.told_here) = (received, true);
             } else if self.owes_acknowledgement() || self.owes_last_acknowledgement() {
                 self.outbox.stage_acknowledgement(header(0));
-                self.told = received;
+                (self.told, self.told_here) = (received, true);
             } else {
                 break;
             }
@@ -362,8 +368,12 @@ impl Link {
             }
             let expected = self.received.load(Ordering::Acquire) + 1;
             if message.is_some() && header.sequence < expected {
-                // It comes again. What it acknowledges may be as old as itself, and was heard with it the first time.
+                // It comes again. What it acknowledges may be as old as itself, and was heard with it the first time;
+                // but if it was sent anew, it may say more than is known.
                 self.counters.duplicates += 1;
+                if header.acknowledged > self.outbox.acknowledged() {
+                    self.outbox.acknowledge(header.acknowledged)?;
+                }
                 self.inbox.skip_body(&header);
                 continue;
             }

@@ -481,3 +481,47 @@ fn who_says_goodbye_says_what_it_has_heard() {
     assert!(matches!(down, LinkDown::Closed), "{down}");
     assert!(near.was_heard_out());
 }
+
+#[test]
+fn an_acknowledgement_that_was_lost_with_its_connection_is_said_again() {
+    let (mut near, mut far) = links(PAGE);
+    let frames = VecFrames::new(PAGE, 1);
+    connect(&mut near, &mut far, pair(None));
+    near.send(&control(1), None).expect("it fits");
+    near.shutdown();
+    near.flush(&frames).expect("it stands");
+    // The far end shakes hands for the next connection, then reads to the end of this one, and says goodbye on it.
+    let far_has = far.received_through();
+    assert_eq!(far.next(&frames, |_| true).expect("it stands"), Some(control(1)));
+    far.shutdown();
+    far.flush(&frames).expect("it stands");
+    let (socket, peer) = pair(None);
+    near.attach(socket, far_has).expect("nothing is acknowledged");
+    far.attach(peer, 0).expect("nothing was sent");
+    assert_eq!(far.flush(&frames).expect("it stands"), Flushed::Done);
+    let down = drain(&mut near, &frames).and_then(|_| drain(&mut near, &frames)).expect_err("it ends");
+    assert!(matches!(down, LinkDown::Closed), "{down}");
+    assert!(near.was_heard_out());
+}
+
+#[test]
+fn a_frame_that_is_sent_anew_acknowledges_what_came_meanwhile() {
+    let (mut near, mut far) = links(PAGE);
+    let frames = VecFrames::new(PAGE, 1);
+    connect(&mut near, &mut far, pair(None));
+    near.send(&control(1), None).expect("it fits");
+    near.flush(&frames).expect("it stands");
+    far.send(&control(2), None).expect("it fits");
+    far.shutdown();
+    far.flush(&frames).expect("it stands");
+    // Both have heard all, but have shaken hands before.
+    assert_eq!(drain(&mut far, &frames).expect("it stands"), [control(1)]);
+    assert_eq!(near.next(&frames, |_| true).expect("it stands"), Some(control(2)));
+    let (socket, peer) = pair(None);
+    near.attach(socket, 0).expect("nothing is acknowledged");
+    far.attach(peer, 0).expect("nothing is acknowledged");
+    near.flush(&frames).expect("it stands");
+    assert_eq!(drain(&mut far, &frames).expect("it stands"), []);
+    assert_eq!(far.counters().duplicates, 1);
+    assert!(far.was_heard_out());
+}
