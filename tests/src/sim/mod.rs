@@ -28,6 +28,7 @@ mod world;
 
 pub use counts::Counts;
 pub use mutant::Mutant;
+pub use rng::Rng;
 pub use trace::Tracing;
 
 use dsm_core::Time;
