@@ -15,6 +15,8 @@ use std::collections::BTreeMap;
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
 pub struct Rifts {
     since: BTreeMap<(NodeId, NodeId), Time>,
+    /// Members that somebody refuses, which is for good in this view: only their going can mend it.
+    refused: Copyset,
 }
 
 impl Rifts {
@@ -26,8 +28,10 @@ impl Rifts {
         out: Copyset,
     ) {
         let mut since = BTreeMap::new();
+        self.refused = Copyset::EMPTY;
         for (voter, claims) in claims {
             let Some(complainer) = voter.node().filter(|node| !out.contains(*node)) else { continue };
+            self.refused = self.refused.union(claims.refused);
             for other in claims.late.minus(out).iter() {
                 let pair = (complainer.min(other), complainer.max(other));
                 since.insert(pair, self.since.get(&pair).copied().unwrap_or(now));
@@ -36,8 +40,9 @@ impl Rifts {
         self.since = since;
     }
 
-    /// Who is to go, once there is a rift that has lasted for `patience`: the member with the most of them, and of
-    /// several the one of the highest rank. All who hear the same claims come to the same answer.
+    /// Who is to go, once there is a rift that has lasted for `patience`: one that is refused if there is such, else the
+    /// member with the most rifts, and of several the one of the highest rank. All who hear the same claims come to the
+    /// same answer.
     pub fn victim(&self, now: Time, patience: Duration) -> Option<NodeId> {
         let mut counts: BTreeMap<NodeId, usize> = BTreeMap::new();
         for (one, other) in
@@ -46,7 +51,10 @@ impl Rifts {
             *counts.entry(*one).or_default() += 1;
             *counts.entry(*other).or_default() += 1;
         }
-        counts.into_iter().max_by_key(|(node, count)| (*count, *node)).map(|(node, _)| node)
+        counts
+            .into_iter()
+            .max_by_key(|(node, count)| (self.refused.contains(*node), *count, *node))
+            .map(|(node, _)| node)
     }
 
     /// When the next rift will have lasted for `patience`.
@@ -79,6 +87,10 @@ mod tests {
             Some(NodeId(2)),
             "as many, and the higher rank"
         );
+        let refuses = Claims { refused: Copyset::EMPTY.with(NodeId(1)), ..two.clone() };
+        let said = [(VoterId::Node(NodeId(1)), &one), (VoterId::Node(NodeId(2)), &refuses)];
+        rifts.update(Time::from_nanos(16), said.into_iter(), Copyset::EMPTY.with(NodeId(3)));
+        assert_eq!(rifts.victim(Time::from_nanos(16), patience), Some(NodeId(1)), "it is refused for good");
         rifts.update(Time::from_nanos(17), [].into_iter(), Copyset::EMPTY);
         assert_eq!(rifts.victim(Time::from_nanos(90), patience), None, "healed");
     }

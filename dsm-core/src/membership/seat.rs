@@ -155,11 +155,10 @@ impl<S: ConfigStore> Seat<S> {
             Fact::ProvenDead { node, incarnation } => self.evidence.prove(node, incarnation, &self.view),
             Fact::Leave => {
                 if let Some(me) = self.identity.id.node() {
-                    if self.view.members() == Copyset::EMPTY.with(me) {
-                        out.push(Intent::Left);
-                        return Life::Over;
-                    }
                     self.leaving = true;
+                    if self.view.members() == Copyset::EMPTY.with(me) {
+                        return self.removed(self.view.id(), out);
+                    }
                     self.lease.drop_all();
                     self.evidence.leave();
                 }
@@ -361,8 +360,11 @@ impl<S: ConfigStore> Seat<S> {
     fn judge(&mut self, now: Time) {
         self.evidence.judge(self.promises.late(now), self.voters);
         let mine = self.evidence.mine();
-        let out = mine.late.union(mine.dead);
-        self.rifts.update(now, self.evidence.all(), out);
+        // Whoever is late because of a rift stays late until it is mended or the member is gone: else the grants that
+        // follow would end the lateness before the other voters come to it.
+        let victim = self.rifts.victim(now, self.settings.rift_patience());
+        let late = victim.map_or(mine.late, |victim| mine.late.without(victim));
+        self.rifts.update(now, self.evidence.all(), late.union(mine.dead));
     }
 
     fn lead(&mut self, now: Time) {
@@ -398,7 +400,9 @@ impl<S: ConfigStore> Seat<S> {
         let next = change.apply(&self.view);
         let old = core::mem::replace(&mut self.view, next);
         let me = self.identity.id;
-        if me.node().is_some_and(|node| change.gone.contains(node)) {
+        let is_gone = me.node().is_some_and(|node| change.gone.contains(node));
+        // When all leave, one is left at the end, and nobody is there to agree to its going.
+        if is_gone || (self.leaving && self.view.members().len() == 1) {
             return self.removed(self.view.id(), out);
         }
         if self.history.len() == HISTORY_LENGTH {

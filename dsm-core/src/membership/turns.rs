@@ -5,8 +5,8 @@
 use crate::time::Time;
 use core::time::Duration;
 
-/// The pace is halved so many times at most: then a turn of the default heartbeat takes 1.6 s.
-const HALVINGS_MAX: u32 = 5;
+/// The pace is halved so many times at most: then a turn of the default heartbeat takes 0.4 s.
+const HALVINGS_MAX: u32 = 3;
 
 /// One voter's turns in one view.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]

@@ -13,7 +13,7 @@ mod tamper;
 mod world;
 
 pub use checks::{Checks, Counts};
-pub use mutant::{Mutant, Rigged, SOUND};
+pub use mutant::{HIDES_ACCEPTANCE, Mutant, Rigged, SOUND};
 pub use network::Network;
 pub use plan::{Nemesis, Plan, carry_out};
 pub use process::{End, Process};
@@ -21,7 +21,7 @@ pub use world::{Happening, ProcessId, Step, Tracing, World, nanos};
 
 use crate::sim::Rng;
 use dsm_core::membership::{ConfigStore, Settings};
-use mutant::{DECIDES_ALONE, FORGETS, HIDES_ACCEPTANCE};
+use mutant::{DECIDES_ALONE, FORGETS};
 use std::fmt;
 
 /// What a run is.
@@ -124,7 +124,7 @@ fn live_through<S: ConfigStore>(world: &mut World<S>, plan: &Plan) -> Result<(),
             Step::Planned(place) => {
                 let what = troubles[place].1.clone();
                 carry_out(world, &what)?;
-                if let Some((span, undone)) = plan::undo(world, &what).filter(|_| world.now < plan.rest) {
+                if let Some((span, undone)) = plan::undo(&what).filter(|_| world.now < plan.rest) {
                     world.schedule(span, Happening::Planned(troubles.len()));
                     troubles.push((0, undone));
                 }

@@ -17,6 +17,8 @@ pub struct Network {
     pub double_permille: u64,
     /// Links that let nothing through, each in one direction.
     pub cut: BTreeSet<(VoterId, VoterId)>,
+    /// Voters that words of consensus, and nothing else, are lost on their way to.
+    pub mute: BTreeSet<VoterId>,
 }
 
 impl Network {
@@ -29,6 +31,7 @@ impl Network {
             loss_permille: 0,
             double_permille: 0,
             cut: BTreeSet::new(),
+            mute: BTreeSet::new(),
         }
     }
 

@@ -183,12 +183,24 @@ pub fn carry_out<S: ConfigStore>(world: &mut World<S>, what: &Nemesis) -> Result
 }
 
 /// Mends what a trouble broke, after its time.
-pub fn undo<S: ConfigStore>(world: &mut World<S>, what: &Nemesis) -> Option<(u64, Nemesis)> {
-    world.note(format_args!("-- until later: {what:?}"));
+#[must_use]
+pub fn undo(what: &Nemesis) -> Option<(u64, Nemesis)> {
     match what {
         Nemesis::Split(some, span) => Some((*span, Nemesis::Mend(some.clone()))),
         Nemesis::OneWay(from, to, span) => Some((*span, Nemesis::Link(*from, *to, false))),
-        _ => None,
+        Nemesis::Crash(_)
+        | Nemesis::CrashAtConsensus(..)
+        | Nemesis::Restart(_)
+        | Nemesis::CrashWitness
+        | Nemesis::Stop(..)
+        | Nemesis::StopAll(_)
+        | Nemesis::Flap(..)
+        | Nemesis::Join(_)
+        | Nemesis::Leave(_)
+        | Nemesis::Slow(..)
+        | Nemesis::Link(..)
+        | Nemesis::Mend(_)
+        | Nemesis::Rest => None,
     }
 }
 

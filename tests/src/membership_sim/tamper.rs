@@ -16,27 +16,44 @@ pub fn fact<S: ConfigStore>(mutant: Option<Mutant>, to: &Process<S>, now: Time, 
         return;
     }
     let Fact::Received { packet, .. } = fact else { return };
-    match (mutant, &mut packet.body) {
-        (Mutant::CountsFromReceipt, Body::Answer { stamp, .. }) => *stamp = now.as_nanos(),
-        (Mutant::IgnoresViews, Body::Heartbeat { .. } | Body::Answer { .. } | Body::Consensus(_)) => {
-            if let Some(view) = to.membership.view() {
-                packet.view = view.id();
-            }
-        }
-        _ => {}
+    if let (Mutant::CountsFromReceipt, Body::Answer { stamp, .. }) = (mutant, &mut packet.body) {
+        *stamp = now.as_nanos();
+    }
+    let names_ranks =
+        matches!(packet.body, Body::Heartbeat { .. } | Body::Answer { .. } | Body::Consensus(_));
+    if mutant == Mutant::IgnoresViews
+        && names_ranks
+        && let Some(view) = to.membership.view()
+    {
+        packet.view = view.id();
     }
 }
 
 /// Changes a packet that is about to be sent; false if it is not to be sent.
 pub fn packet<M>(mutant: Option<Mutant>, packet: &mut Packet<M>) -> bool {
     let Some(mutant) = mutant else { return true };
-    match (mutant, &mut packet.body) {
-        (Mutant::RenewsRefused, Body::Answer { granted, .. }) => *granted = true,
-        (Mutant::LosesClaims, Body::Heartbeat { claims, .. }) => *claims = Claims::default(),
-        (Mutant::TellsNobody, Body::Decided { .. })
-        | (Mutant::LosesRemovals, Body::Removed { .. } | Body::Decided { .. })
-        | (Mutant::LosesWelcomes, Body::Welcome(_)) => return false,
-        _ => {}
+    if let (Mutant::RenewsRefused, Body::Answer { granted, .. }) = (mutant, &mut packet.body) {
+        *granted = true;
     }
-    true
+    if let (Mutant::LosesClaims, Body::Heartbeat { claims, .. }) = (mutant, &mut packet.body) {
+        *claims = Claims::default();
+    }
+    let decided = matches!(packet.body, Body::Decided { .. });
+    let lost = match mutant {
+        Mutant::TellsNobody => decided,
+        Mutant::LosesRemovals => decided || matches!(packet.body, Body::Removed { .. }),
+        Mutant::LosesWelcomes => matches!(packet.body, Body::Welcome(_)),
+        Mutant::CountsFromReceipt
+        | Mutant::EvictsOnSuspicion
+        | Mutant::RenewsRefused
+        | Mutant::GrantsAfterAccepting
+        | Mutant::FastClocks
+        | Mutant::DecidesAlone
+        | Mutant::ForgetsAccepted
+        | Mutant::IgnoresViews
+        | Mutant::LosesClaims
+        | Mutant::LosesTicks
+        | Mutant::IgnoresFreeze => false,
+    };
+    !lost
 }

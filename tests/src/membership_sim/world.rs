@@ -203,7 +203,10 @@ impl<S: ConfigStore> World<S> {
         match self.happenings.remove(&number) {
             Some(Happening::Tell(process, fact)) => self.tell(process, fact)?,
             Some(Happening::Arrive(process, from, packet)) => {
-                self.tell(process, Fact::Received { from, packet })?;
+                // What is on its way when its link is cut is lost as well.
+                if !self.network.cut.contains(&(from, self.processes[process].identity.id)) {
+                    self.tell(process, Fact::Received { from, packet })?;
+                }
             }
             Some(Happening::Alarm(process, alarm)) => {
                 if self.processes[process].alarm == alarm {
@@ -307,7 +310,8 @@ impl<S: ConfigStore> World<S> {
         }
         let (sent, dies_at) = (it.consensus_sent, it.dies_at_consensus);
         self.checks.packets += 1;
-        if !tamper::packet(self.mutant, &mut packet) {
+        let is_muted = self.network.mute.contains(&to) && matches!(packet.body, Body::Consensus(_));
+        if is_muted || !tamper::packet(self.mutant, &mut packet) {
             return;
         }
         // A rank may have had several processes: whoever is wrong has to notice.
