@@ -202,22 +202,29 @@ impl<S: ConfigStore> World<S> {
         self.now = time;
         match self.happenings.remove(&number) {
             Some(Happening::Tell(process, fact)) => self.tell(process, fact)?,
-            Some(Happening::Arrive(process, from, packet)) => {
-                // What is on its way when its link is cut is lost as well.
-                if !self.network.cut.contains(&(from, self.processes[process].identity.id)) {
-                    self.tell(process, Fact::Received { from, packet })?;
-                }
+            Some(Happening::Arrive(process, from, packet)) => self.arrive(process, from, packet)?,
+            Some(Happening::Alarm(process, alarm)) if self.processes[process].alarm == alarm => {
+                self.tell(process, Fact::Tick)?;
             }
-            Some(Happening::Alarm(process, alarm)) => {
-                if self.processes[process].alarm == alarm {
-                    self.tell(process, Fact::Tick)?;
-                }
-            }
+            Some(Happening::Alarm(..)) | None => {}
             Some(Happening::Continue(process)) => self.proceed(process)?,
             Some(Happening::Planned(place)) => return Ok(Step::Planned(place)),
-            None => {}
         }
         Ok(Step::On)
+    }
+
+    /// What was on its way when its link was cut is lost as well.
+    fn arrive(
+        &mut self,
+        process: ProcessId,
+        from: VoterId,
+        packet: Packet<S::Message>,
+    ) -> Result<(), String> {
+        let to = self.processes[process].identity.id;
+        if self.network.cut.contains(&(from, to)) {
+            return Ok(());
+        }
+        self.tell(process, Fact::Received { from, packet })
     }
 
     /// Runs for a while, without a plan.
