@@ -6,7 +6,7 @@
 //! seeded simulator of `dsm-tests`, and model checks.
 //!
 //! Modules, from the ground up: [`ids`], [`limits`] and [`time`] name things; [`geometry`], [`access`] and
-//! [`copyset`] describe the region, [`view`] who shares it; [`message`], [`event`] and [`action`] are the machine's whole vocabulary;
+//! [`copyset`] describe the region, [`view`] who shares it, [`membership`] how that is agreed on; [`message`], [`event`] and [`action`] are the machine's whole vocabulary;
 //! `local` (what this node holds), `home` (the directory for pages homed here), and the services that every home
 //! offers (`locks`, `roots`, `spans`, `barrier`) never call each other: they speak [`Message`], even on one node.
 
@@ -17,6 +17,7 @@ pub mod event;
 pub mod geometry;
 pub mod ids;
 pub mod limits;
+pub mod membership;
 pub mod message;
 pub mod time;
 pub mod view;

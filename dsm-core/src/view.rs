@@ -51,6 +51,12 @@ impl View {
         View { id: ViewId(self.id.0 + 1), replicas: self.replicas, members }.with_buddies()
     }
 
+    /// A view that others have agreed on, as they tell it.
+    #[must_use]
+    pub fn told(id: ViewId, replicas: u32, members: BTreeMap<NodeId, Member>) -> View {
+        View { id, replicas, members }
+    }
+
     /// Its number.
     #[must_use]
     pub fn id(&self) -> ViewId {
@@ -73,6 +79,11 @@ impl View {
     #[must_use]
     pub fn member(&self, node: NodeId) -> Option<&Member> {
         self.members.get(&node)
+    }
+
+    /// Its members, by rank.
+    pub fn iter(&self) -> impl Iterator<Item = (NodeId, &Member)> {
+        self.members.iter().map(|(node, member)| (*node, member))
     }
 
     /// The members that keep the commits of `node`.

@@ -4,6 +4,7 @@ pub mod harness;
 pub mod history;
 pub mod hostile;
 pub mod litmus;
+pub mod membership_sim;
 pub mod model;
 pub mod nemesis;
 pub mod sim;

@@ -35,6 +35,7 @@ mod world;
 pub use counts::Counts;
 pub use hostile::Hostility;
 pub use mutant::Mutant;
+pub use rng::Rng;
 pub use trace::Tracing;
 
 use dsm_core::Time;
