@@ -76,7 +76,7 @@ pub enum SpanOwner {
 }
 
 /// A run of pages, leased as one.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
 pub struct SpanRange {
     /// The first page.
     pub first: PageId,

@@ -11,9 +11,9 @@ use crate::copyset::Copyset;
 use crate::event::Event;
 use crate::geometry::Geometry;
 use crate::ids::{Address, CallId, LockId, NodeId, PageId, Version, ViewId};
-use crate::message::{Holding, Message, PageRun, SpanRange};
+use crate::message::{Holding, Message, PageRun, SpanOwner, SpanRange};
 use crate::view::View;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// What a member has reported.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
@@ -161,7 +161,47 @@ impl Recovery {
                 fates.push((PageId(first), end - first, fate));
             }
         }
+        self.lose_domains(&mut fates);
         fates
+    }
+
+    /// A domain with one lost page is lost as a whole: what is left of it means nothing without the rest.
+    fn lose_domains(&self, fates: &mut Vec<(PageId, u64, Fate)>) {
+        if !fates.iter().any(|(_, _, fate)| *fate == Fate::Lost) {
+            return;
+        }
+        let spans: BTreeSet<SpanRange> =
+            self.reports.values().flat_map(|report| &report.spans).copied().collect();
+        let overlaps = |span: &SpanRange, first: PageId, pages: u64| {
+            first.0 < span.first.0 + span.pages && span.first.0 < first.0 + pages
+        };
+        let is_lost = |span: &&SpanRange| {
+            fates.iter().any(|(first, pages, fate)| *fate == Fate::Lost && overlaps(span, *first, *pages))
+        };
+        let domain = |span: &SpanRange| match span.owner {
+            SpanOwner::Domain(address) => Some(address),
+            SpanOwner::Node(_) | SpanOwner::NewDomain => None,
+        };
+        let lost: BTreeSet<Address> = spans.iter().filter(is_lost).filter_map(domain).collect();
+        for span in spans.iter().filter(|span| domain(span).is_some_and(|address| lost.contains(&address))) {
+            let (from, end) = (span.first.0, span.first.0 + span.pages);
+            let mut outside = Vec::new();
+            fates.retain(|(first, pages, fate)| {
+                if !overlaps(span, *first, *pages) {
+                    return true;
+                }
+                let (start, stop) = (first.0, first.0 + pages);
+                outside.extend(
+                    [(start, from.min(stop)), (end.max(start), stop)].map(|(a, b)| (a, b, fate.clone())),
+                );
+                false
+            });
+            fates.extend(
+                outside.into_iter().filter(|(a, b, _)| a < b).map(|(a, b, fate)| (PageId(a), b - a, fate)),
+            );
+            fates.push((span.first, span.pages, Fate::Lost));
+        }
+        fates.sort_unstable_by_key(|(first, _, _)| *first);
     }
 
     /// Leased pages of which nobody can say whether somebody has stored to them: their home is gone.
@@ -242,4 +282,102 @@ pub(crate) fn runs(pages: impl Iterator<Item = (PageId, Holding)>) -> Vec<PageRu
         }
     }
     runs
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids::{Incarnation, RecordId};
+    use crate::limits;
+    use crate::view::Host;
+
+    const PAGE_SIZE: u64 = limits::PAGE_SIZE_MIN;
+
+    fn geometry() -> Geometry {
+        Geometry::new(limits::REGION_BASE_DEFAULT, 1 << 30, PAGE_SIZE).expect("it fits")
+    }
+
+    fn run(first: u64, pages: u64, holding: Holding) -> PageRun {
+        PageRun { first: PageId(first), pages, holding }
+    }
+
+    fn kept(record: u64) -> Holding {
+        Holding::Kept(Version { view: ViewId::FIRST, record: RecordId(record) })
+    }
+
+    /// Of `nodes` nodes with `replicas` replicas those of `gone` are gone, and the others report these runs.
+    fn after(nodes: u16, replicas: u32, gone: &[u16], runs: &[(u16, Vec<PageRun>)]) -> Recovery {
+        let named = (0..nodes).map(|rank| (NodeId(rank), Incarnation(1), Host(u64::from(rank))));
+        let first = View::first(named, replicas);
+        let second = first.next(gone.iter().map(|rank| NodeId(*rank)).collect(), []);
+        let mut recovery = Recovery::new(first);
+        recovery.install(second);
+        for (rank, runs) in runs {
+            let end = End { generation: 0, directory: ViewId::FIRST, replicated: ViewId::FIRST };
+            let report = Reported { runs: runs.clone(), end: Some(end), ..Reported::default() };
+            recovery.reports.insert(NodeId(*rank), report);
+        }
+        recovery
+    }
+
+    #[test]
+    fn the_greatest_version_takes_over_and_readers_come_before_it() {
+        let recovery = after(
+            4,
+            1,
+            &[3],
+            &[
+                (0, vec![run(0, 4, kept(1)), run(9, 1, Holding::Copy)]),
+                (1, vec![run(2, 4, kept(2)), run(9, 1, kept(5))]),
+                (2, vec![run(9, 1, Holding::Copy)]),
+            ],
+        );
+        let of = |fates: &[(PageId, u64, Fate)], page: u64| {
+            let found = fates.iter().find(|(first, pages, _)| (first.0..first.0 + pages).contains(&page));
+            match found.map(|(_, _, fate)| fate.clone()) {
+                Some(Fate::Adopted { owner, copies, .. }) => Some((owner.0, copies)),
+                other => panic!("page {page}: {other:?}"),
+            }
+        };
+        let fates = recovery.fates(geometry());
+        assert_eq!(of(&fates, 0), Some((0, Copyset::EMPTY)));
+        assert_eq!(of(&fates, 3), Some((1, Copyset::EMPTY)));
+        assert_eq!(of(&fates, 5), Some((1, Copyset::EMPTY)));
+        assert_eq!(of(&fates, 9), Some((0, Copyset::EMPTY.with(NodeId(2)))));
+    }
+
+    #[test]
+    fn what_is_kept_counts_only_while_no_node_is_gone_with_all_its_buddies() {
+        let runs = [(0, vec![run(7, 1, kept(1)), run(8, 1, Holding::Owned)]), (1, vec![])];
+        let survives = after(4, 2, &[2, 3], &runs).fates(geometry());
+        assert!(survives.iter().all(|(_, _, fate)| *fate != Fate::Lost), "{survives:?}");
+        // The buddy of rank 2 is rank 3.
+        let lossy = after(4, 1, &[2, 3], &runs).fates(geometry());
+        assert_eq!(lossy[0], (PageId(7), 1, Fate::Lost));
+        assert!(matches!(lossy[1].2, Fate::Stays { owner: NodeId(0), .. }));
+    }
+
+    #[test]
+    fn a_domain_with_one_lost_page_is_lost_as_a_whole() {
+        let mut recovery = after(
+            4,
+            1,
+            &[2, 3],
+            &[(0, vec![run(0, 10, Holding::Owned)]), (1, vec![run(4, 1, Holding::Lost)])],
+        );
+        let owner = SpanOwner::Domain(geometry().address_of(PageId(2)));
+        let spans =
+            [(2, 2), (4, 1), (20, 3)].map(|(first, pages)| SpanRange { first: PageId(first), pages, owner });
+        recovery.reports.get_mut(&NodeId(0)).expect("it reported").spans.extend(spans);
+        let fates = recovery.fates(geometry());
+        let lost: Vec<(u64, u64)> = fates
+            .iter()
+            .filter(|(_, _, fate)| *fate == Fate::Lost)
+            .map(|(first, pages, _)| (first.0, *pages))
+            .collect();
+        assert_eq!(lost, [(2, 2), (4, 1), (20, 3)]);
+        let rest: u64 =
+            fates.iter().filter(|(_, _, fate)| *fate != Fate::Lost).map(|(_, pages, _)| pages).sum();
+        assert_eq!(rest, 7);
+    }
 }
