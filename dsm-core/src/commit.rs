@@ -382,6 +382,16 @@ impl Commits {
         self.pages.get(&page).is_some_and(|state| state.kept.is_some())
     }
 
+    /// The state of `page` that this node keeps for others.
+    pub fn kept_of(&self, page: PageId) -> Option<Version> {
+        self.pages.get(&page).and_then(|state| state.kept)
+    }
+
+    /// Who else holds the last committed state of `page`, which this node owns.
+    pub fn custody(&self, page: PageId) -> Option<Custody> {
+        self.pages.get(&page).and_then(|state| state.custody)
+    }
+
     /// The states that this node keeps for others.
     pub fn kept(&self) -> impl Iterator<Item = (PageId, Version)> + '_ {
         self.pages.iter().filter_map(|(&page, state)| Some((page, state.kept?)))
