@@ -164,6 +164,7 @@ impl Machine {
             }
         }
         self.spans.restored();
+        self.locks.restored();
         self.recovery.reports = reports;
         let passed = self.recovery.passed();
         self.barrier = Barrier::new(self.placement.members, self.recovery.view.id(), passed);

@@ -7,7 +7,7 @@ use super::plan::WORDS;
 use super::threads::COUNTER;
 use super::world::{Happening, World};
 use dsm_core::{Commit, Copyset, Event, Message, NodeId, PageId, RecordId, View};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// What was said last by a node that dies may still arrive for so long.
 const ECHO_NS_MAX: u64 = 2_000_000;
@@ -104,15 +104,23 @@ impl World {
         self.counts.recoveries += 1;
         let members: Vec<NodeId> = self.nodes[node.index()].machine.view().members().iter().collect();
         let mut frames = BTreeMap::new();
+        // Who dies between the conclusions and now is a member still, and what it left is the next view's business.
+        let mut doomed = BTreeSet::new();
         for page in self.pages() {
             self.directory_is_right(page, &members)?;
-            if let Some((_, frame)) = self.owner_of(page, &members)? {
+            if let Some((owner, frame)) = self.owner_of(page, &members)? {
                 frames.insert(page, frame);
+                if self.nodes[owner.index()].dead {
+                    doomed.insert(page);
+                }
             }
         }
         let frame = |page: PageId| frames.get(&page).copied().unwrap_or([0; WORDS]);
         self.oracle.recovered(&self.plan.plain, frame)?;
         for (index, domain) in self.plan.domains.iter().enumerate() {
+            if domain.pages.iter().any(|page| doomed.contains(page)) {
+                continue;
+            }
             let counts = domain.pages.map(|page| frame(page)[COUNTER]);
             self.oracle.domain_recovered(index, domain.pages, counts)?;
         }
