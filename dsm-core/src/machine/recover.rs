@@ -190,14 +190,14 @@ impl Machine {
             Fate::Stays { owner, copies, kept } => {
                 if *owner == self.me {
                     self.local.set_shared(page, *copies);
-                    self.local.commits().reported(page, kept);
+                    self.local.commits().reported(page, kept, *copies);
                 }
                 (*owner, *copies)
             }
             Fate::Adopted { owner, copies, kept } => {
                 if *owner == self.me {
                     self.local.adopt(page, !copies.is_empty());
-                    self.local.commits().adopt(page, kept);
+                    self.local.commits().adopt(page, kept, *copies);
                 }
                 (*owner, *copies)
             }

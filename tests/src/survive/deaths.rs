@@ -3,7 +3,7 @@
 use super::Check;
 use super::mutant::Mutant;
 use super::node::{SimNode, slot};
-use super::plan::WORDS;
+use super::plan::{Trigger, WORDS, When};
 use super::threads::COUNTER;
 use super::world::{Happening, World};
 use dsm_core::{Commit, Copyset, Event, Message, NodeId, PageId, RecordId, View};
@@ -35,6 +35,17 @@ impl World {
         }
         let at = self.after(self.plan.notice);
         self.schedule(at, Happening::Agreed);
+    }
+
+    /// A node does something at which it may be meant to die.
+    pub(super) fn does(&mut self, node: NodeId, what: Trigger) {
+        let times = self.node(node).did.entry(what).or_default();
+        *times += 1;
+        let now = When::Nth(what, *times);
+        if self.plan.deaths.contains(&(node, now)) {
+            self.trace.note(self.now, node, || format!("is to die: {what:?}"));
+            self.schedule(self.now, Happening::Killed(node));
+        }
     }
 
     /// The members agree on a view without those that are dead by now.
@@ -97,6 +108,7 @@ impl World {
     pub(super) fn resumed(&mut self, node: NodeId) -> Check {
         let view = self.nodes[node.index()].installed;
         self.node(node).serving = view;
+        self.does(node, Trigger::Resumes);
         if view <= self.seen {
             return Ok(());
         }

@@ -122,7 +122,12 @@ impl World {
     fn release_all(&mut self, owner: NodeId, page: PageId, record: RecordId) {
         let view = self.nodes[owner.index()].machine.view();
         let before = Version { view: view.id(), record };
-        for other in view.members().minus(view.buddies_of(owner)).without(owner).iter() {
+        let others = view.members().minus(view.buddies_of(owner)).without(owner);
+        for other in others
+            .iter()
+            .filter(|other| self.nodes[other.index()].installed == self.nodes[owner.index()].installed)
+            .collect::<Vec<_>>()
+        {
             self.forge(owner, other, Message::Commit(Commit::Release { page, before }));
         }
     }

@@ -4,9 +4,9 @@
 use super::Check;
 use super::mutant::Mutant;
 use super::node::{Frame, slot};
-use super::plan::WORDS;
+use super::plan::{Trigger, WORDS};
 use super::world::{Happening, World};
-use dsm_core::{Access, Commit, Event, Landing, Message, NodeId, Time, ViewId, wire};
+use dsm_core::{Access, Commit, Event, Landing, Message, NodeId, Payload, Time, ViewId, wire};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -52,6 +52,11 @@ pub struct Said {
 impl World {
     pub(super) fn send(&mut self, from: NodeId, to: NodeId, message: Message, body: Option<Frame>) {
         let view = self.nodes[from.index()].installed;
+        match &message {
+            Message::Grant { payload: Payload::Bytes, .. } => self.does(from, Trigger::Serves),
+            Message::Commit(Commit::End { .. }) => self.does(from, Trigger::Replicates),
+            _ => {}
+        }
         let said = Said { from, to, view, message, body };
         let said = match self.mutant {
             None => Some(said),
@@ -109,6 +114,9 @@ impl World {
         }
         if let Some(frame) = said.body {
             self.land(from, to, &said.message, frame)?;
+        }
+        if let Message::Commit(Commit::Ack { .. }) = said.message {
+            self.does(to, Trigger::IsAcked);
         }
         self.feed(to, Event::Received { from, message: said.message })
     }

@@ -1,7 +1,7 @@
 //! One node: its machine, page table, frames, and what it has set aside. Data only.
 
 use super::network::Said;
-use super::plan::{Plan, Step, WORDS};
+use super::plan::{Plan, Step, Trigger, WORDS};
 use dsm_core::{Access, CallId, Machine, NodeId, PageId, RecordId, Timer, ViewId, Want};
 use std::collections::{BTreeMap, VecDeque};
 
@@ -54,6 +54,8 @@ pub struct SimNode {
     pub serving: ViewId,
     /// Messages of views that are not installed here yet.
     pub early: Vec<Said>,
+    /// How often it has done what it may die of.
+    pub did: BTreeMap<Trigger, u64>,
     pub dead: bool,
 }
 
@@ -84,6 +86,7 @@ impl SimNode {
             installed: plan.view.id(),
             serving: plan.view.id(),
             early: Vec::new(),
+            did: BTreeMap::new(),
             dead: false,
         }
     }

@@ -3,7 +3,7 @@
 use super::Check;
 use super::mutant::Mutant;
 use super::node::{State, slot};
-use super::plan::{Domain, Step};
+use super::plan::{Domain, Step, Trigger};
 use super::world::{Happening, World};
 use dsm_core::{Access, CallId, Command, Event, NodeId, PageId, Reply, SpanOwner, SpanRange, Want};
 
@@ -94,6 +94,7 @@ impl World {
             let value = self.node(node).threads[index].found + 1;
             self.trace.note(self.now, node, || format!("counts {value} in {page} of domain {domain}"));
             self.node(node).frames[slot(page)][COUNTER] = value;
+            self.does(node, Trigger::Counts);
             self.retire(node, index);
         }
         Ok(())

@@ -7,7 +7,7 @@ use super::mutant::Mutant;
 use super::network::{Network, Said};
 use super::node::SimNode;
 use super::oracle::Oracle;
-use super::plan::Plan;
+use super::plan::{Plan, When};
 use crate::sim::Tracing;
 use crate::sim::rng::Rng;
 use crate::sim::trace::Trace;
@@ -102,8 +102,11 @@ impl World {
     /// Runs to the end, and checks that nothing is left waiting.
     pub fn run(&mut self) -> Check {
         self.trace.note(self.now, NodeId(0), || format!("{:?}", self.plan));
-        for (at, node) in self.plan.deaths.clone() {
-            self.schedule(at, Happening::Killed(node));
+        for (node, when) in self.plan.deaths.clone() {
+            match when {
+                When::At(at) => self.schedule(at, Happening::Killed(node)),
+                When::Nth(..) => {}
+            }
         }
         for node in self.plan.view.members().iter() {
             self.lease_all(node)?;
