@@ -126,3 +126,64 @@ impl Locks {
         self.held.is_empty()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::action::Action;
+    use crate::ids::{Address, CallId};
+
+    const LOCK: LockId = LockId(Address(0x1000));
+
+    fn ticket(node: u16) -> Ticket {
+        Ticket { node: NodeId(node), call: CallId(u64::from(node)) }
+    }
+
+    /// Node 1 asks, and is told of whose death?
+    fn granted(locks: &mut Locks) -> Option<NodeId> {
+        let (mut actions, mut to_self) = (Vec::new(), VecDeque::new());
+        let mut out = Outbox::new(NodeId(0), Copyset::EMPTY, &mut actions, &mut to_self);
+        locks.request(LOCK, ticket(1), true, &mut out).expect("it asks for the first time");
+        match &actions[..] {
+            [Action::Send { message: Message::LockGrant { recovered, .. }, .. }] => *recovered,
+            other => panic!("the lock is free: {other:?}"),
+        }
+    }
+
+    fn held_by(node: u16) -> Locks {
+        let mut locks = Locks::default();
+        locks.restore(LOCK, ticket(node));
+        locks.restored();
+        locks
+    }
+
+    #[test]
+    fn a_second_death_before_all_have_told_hides_no_holder() {
+        let mut locks = held_by(2);
+        locks.install(Copyset::first(3));
+        locks.install(Copyset::first(2));
+        locks.restored();
+        assert_eq!(granted(&mut locks), Some(NodeId(2)));
+    }
+
+    #[test]
+    fn a_grant_that_a_change_of_the_view_swallows_is_said_again() {
+        let mut locks = held_by(2);
+        locks.install(Copyset::first(2));
+        locks.restored();
+        assert_eq!(granted(&mut locks), Some(NodeId(2)));
+        locks.install(Copyset::first(2));
+        locks.restored();
+        assert_eq!(granted(&mut locks), Some(NodeId(2)));
+    }
+
+    #[test]
+    fn who_released_a_lock_before_is_not_missed() {
+        let mut locks = held_by(2);
+        locks.install(Copyset::first(3));
+        locks.restored();
+        locks.install(Copyset::first(2));
+        locks.restored();
+        assert_eq!(granted(&mut locks), None);
+    }
+}

@@ -35,6 +35,8 @@ struct Sections {
     left: Option<(NodeId, NodeId)>,
     /// What the last to release the lock knew.
     released: Knowledge,
+    /// What the last release had passed on to the last holder.
+    acquired: Knowledge,
 }
 
 impl Sections {
@@ -142,6 +144,11 @@ impl Oracle {
             ));
         }
         section.holder = Some((by, home));
+        // A release that its home never heard of, since its node died before it could be said, was none.
+        if recovered.is_some() {
+            section.released = section.acquired;
+        }
+        section.acquired = section.released;
         let released = section.released;
         self.learn(by, released);
         Ok(())
