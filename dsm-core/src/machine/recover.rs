@@ -303,9 +303,10 @@ impl Machine {
     pub(super) fn say_ordered(&mut self, out: &mut Outbox<'_>) {
         while self.ordered.front().is_some_and(|first| self.local.commits_ref().is_acked(first.after)) {
             let Some(Ordered { call, command, .. }) = self.ordered.pop_front() else { break };
-            match command {
-                Command::Sync => out.act(Action::Complete { call, reply: crate::action::Reply::Synced }),
-                other => self.calls.command(call, other, out),
+            if command == Command::Sync {
+                out.act(Action::Complete { call, reply: crate::action::Reply::Synced });
+            } else {
+                self.calls.command(call, command, out);
             }
         }
     }

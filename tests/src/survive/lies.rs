@@ -39,10 +39,12 @@ const LOST_ONE_OF: u64 = 3;
 impl World {
     /// What a lying network carries in the stead of a message.
     pub(super) fn lies(&mut self, mutant: Mutant, said: Said) -> Option<Said> {
-        match &said.message {
-            Message::Commit(_) => self.lie_about_commits(mutant, said),
-            Message::Report(_) => self.lie_about_recovery(mutant, said),
-            _ => self.lie_about_services(mutant, said),
+        if matches!(said.message, Message::Commit(_)) {
+            self.lie_about_commits(mutant, said)
+        } else if matches!(said.message, Message::Report(_)) {
+            self.lie_about_recovery(mutant, said)
+        } else {
+            self.lie_about_services(mutant, said)
         }
     }
 
@@ -108,14 +110,12 @@ impl World {
     }
 
     fn is_to_be_lost(&self, mutant: Mutant, (view, from, to): Way, record: RecordId) -> bool {
-        match mutant {
-            Mutant::AcksWhatNeverCame => record.0.is_multiple_of(LOST_ONE_OF),
-            _ => {
-                let before = self.views.iter().find(|before| before.id().0 + 1 == view.0);
-                let new = before.is_some_and(|before| !before.buddies_of(from).contains(to));
-                new && !self.lies.replicated.contains(&(view, from))
-            }
+        if mutant == Mutant::AcksWhatNeverCame {
+            return record.0.is_multiple_of(LOST_ONE_OF);
         }
+        let before = self.views.iter().find(|before| before.id().0 + 1 == view.0);
+        let new = before.is_some_and(|before| !before.buddies_of(from).contains(to));
+        new && !self.lies.replicated.contains(&(view, from))
     }
 
     /// All but its buddies hear from `owner` that they need not keep what came before `record`.
@@ -123,11 +123,10 @@ impl World {
         let view = self.nodes[owner.index()].machine.view();
         let before = Version { view: view.id(), record };
         let others = view.members().minus(view.buddies_of(owner)).without(owner);
-        for other in others
-            .iter()
-            .filter(|other| self.nodes[other.index()].installed == self.nodes[owner.index()].installed)
-            .collect::<Vec<_>>()
-        {
+        // Whoever is in another view does not hear it.
+        let installed = |node: NodeId| self.nodes[node.index()].installed;
+        let hearing: Vec<_> = others.iter().filter(|other| installed(*other) == installed(owner)).collect();
+        for other in hearing {
             self.forge(owner, other, Message::Commit(Commit::Release { page, before }));
         }
     }

@@ -52,10 +52,10 @@ pub struct Said {
 impl World {
     pub(super) fn send(&mut self, from: NodeId, to: NodeId, message: Message, body: Option<Frame>) {
         let view = self.nodes[from.index()].installed;
-        match &message {
-            Message::Grant { payload: Payload::Bytes, .. } => self.does(from, Trigger::Serves),
-            Message::Commit(Commit::End { .. }) => self.does(from, Trigger::Replicates),
-            _ => {}
+        if matches!(message, Message::Grant { payload: Payload::Bytes, .. }) {
+            self.does(from, Trigger::Serves);
+        } else if matches!(message, Message::Commit(Commit::End { .. })) {
+            self.does(from, Trigger::Replicates);
         }
         let said = Said { from, to, view, message, body };
         let said = match self.mutant {
