@@ -382,6 +382,16 @@ impl Commits {
         self.pages.get(&page).is_some_and(|state| state.kept.is_some())
     }
 
+    /// The state of `page` that this node keeps for others.
+    pub fn kept_of(&self, page: PageId) -> Option<Version> {
+        self.pages.get(&page).and_then(|state| state.kept)
+    }
+
+    /// Who else holds the last committed state of `page`, which this node owns.
+    pub fn custody(&self, page: PageId) -> Option<Custody> {
+        self.pages.get(&page).and_then(|state| state.custody)
+    }
+
     /// The states that this node keeps for others.
     pub fn kept(&self) -> impl Iterator<Item = (PageId, Version)> + '_ {
         self.pages.iter().filter_map(|(&page, state)| Some((page, state.kept?)))
@@ -444,8 +454,9 @@ impl Commits {
     }
 
     /// This node has taken over a page whose owner is gone; `kept` is what members reported that they keep of it. What
-    /// this node has of it may be later than any of these: it is committed anew.
-    pub fn adopt(&mut self, page: PageId, kept: &[(NodeId, Version)]) {
+    /// this node has of it may be later than any of these: it is committed anew. Who has one of the `copies` may keep a
+    /// state besides, which is needed until then.
+    pub fn adopt(&mut self, page: PageId, kept: &[(NodeId, Version)], copies: Copyset) {
         let version = kept.iter().map(|(_, version)| *version).max();
         let me = self.me;
         let holders = kept.iter().map(|(node, _)| *node).filter(|node| *node != me).collect();
@@ -455,14 +466,21 @@ impl Commits {
         if self.is_on() {
             self.dirty.insert(page);
             self.thin.insert(page);
+            // All states of earlier views: those of this one have a record number.
+            let before = Version { view: self.view, record: RecordId::NONE };
+            let besides = copies.iter().map(|holder| (holder, page, before));
+            self.postponed.get_or_insert_default().extend(besides);
         }
     }
 
-    /// Of a page that this node goes on owning, `kept` is what members reported that they keep.
-    pub fn reported(&mut self, page: PageId, kept: &[(NodeId, Version)]) {
+    /// Of a page that this node goes on owning, `kept` is what members reported that they keep; who has one of the
+    /// `copies` may keep a state besides. What a message on its way would have released, is released anew.
+    pub fn reported(&mut self, page: PageId, kept: &[(NodeId, Version)], copies: Copyset) {
         let Some(custody) = self.pages.get_mut(&page).and_then(|state| state.custody.as_mut()) else {
             return;
         };
+        let besides = copies.minus(custody.holders).iter().map(|holder| (holder, page, custody.version));
+        self.postponed.get_or_insert_default().extend(besides);
         for &(node, version) in kept {
             if version < custody.version {
                 custody.holders = custody.holders.without(node);

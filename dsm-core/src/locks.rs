@@ -16,6 +16,8 @@ pub(crate) struct Locks {
     held: BTreeMap<LockId, Lock>,
     /// Locks whose holder died with them, until the next has them.
     orphaned: BTreeMap<LockId, NodeId>,
+    /// Who held what before the change of the view that is under way; they have not told yet whether they still do.
+    untold: BTreeMap<LockId, Lock>,
     /// Locks held and waited for, by node.
     quota: Quota,
 }
@@ -23,6 +25,8 @@ pub(crate) struct Locks {
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 struct Lock {
     holder: Ticket,
+    /// Who held it before, if that node died with it. The holder may never have heard of the grant that says so.
+    recovered: Option<NodeId>,
     waiting: VecDeque<Ticket>,
 }
 
@@ -40,8 +44,8 @@ impl Locks {
                 out.send(ticket.node, Message::LockDenied { lock, ticket, holder: ticket.node });
                 return Ok(());
             }
-            self.held.insert(lock, Lock { holder: ticket, waiting: VecDeque::new() });
             let recovered = self.orphaned.remove(&lock);
+            self.held.insert(lock, Lock { holder: ticket, recovered, waiting: VecDeque::new() });
             out.send(ticket.node, Message::LockGrant { lock, ticket, recovered });
             return Ok(());
         };
@@ -77,6 +81,7 @@ impl Locks {
         match state.waiting.pop_front() {
             Some(next) => {
                 state.holder = next;
+                state.recovered = None;
                 out.send(next.node, Message::LockGrant { lock, ticket: next, recovered: None });
             }
             None => {
@@ -86,14 +91,15 @@ impl Locks {
         Ok(())
     }
 
-    /// Another view: who holds what is told anew, and who waits asks anew. What is known of the dead stays.
+    /// Another view: who holds what is told anew, and who waits asks anew. What is known of the dead stays, also when
+    /// the members had not told all before the next of them died.
     pub fn install(&mut self, members: Copyset) {
         self.quota = Quota::default();
-        for (lock, state) in core::mem::take(&mut self.held) {
-            if !members.contains(state.holder.node) {
-                self.orphaned.insert(lock, state.holder.node);
-            }
-        }
+        self.untold.append(&mut self.held);
+        let dead = |lock: &Lock| !members.contains(lock.holder.node);
+        let orphans = self.untold.iter().filter(|(_, lock)| dead(lock));
+        self.orphaned.extend(orphans.map(|(&lock, state)| (lock, state.holder.node)));
+        self.untold.retain(|_, lock| !dead(lock));
     }
 
     /// A member holds `lock`.
@@ -101,11 +107,83 @@ impl Locks {
         self.orphaned.remove(&lock);
         // It holds the lock, whatever else it holds.
         self.quota.take(holder.node);
-        self.held.insert(lock, Lock { holder, waiting: VecDeque::new() });
+        self.untold.remove(&lock);
+        self.held.insert(lock, Lock { holder, recovered: None, waiting: VecDeque::new() });
+    }
+
+    /// All members have told what they hold. Who does not hold what was granted to it, has released it or never heard
+    /// of it: whoever is next is told of the dead in both cases, since they cannot be told apart.
+    pub fn restored(&mut self) {
+        for (lock, Lock { recovered, .. }) in core::mem::take(&mut self.untold) {
+            if let Some(dead) = recovered {
+                self.orphaned.entry(lock).or_insert(dead);
+            }
+        }
     }
 
     /// Whether no lock is held.
     pub fn is_quiet(&self) -> bool {
         self.held.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::action::Action;
+    use crate::ids::{Address, CallId};
+
+    const LOCK: LockId = LockId(Address(0x1000));
+
+    fn ticket(node: u16) -> Ticket {
+        Ticket { node: NodeId(node), call: CallId(u64::from(node)) }
+    }
+
+    /// Node 1 asks, and is told of whose death?
+    fn granted(locks: &mut Locks) -> Option<NodeId> {
+        let (mut actions, mut to_self) = (Vec::new(), VecDeque::new());
+        let mut out = Outbox::new(NodeId(0), Copyset::EMPTY, &mut actions, &mut to_self);
+        locks.request(LOCK, ticket(1), true, &mut out).expect("it asks for the first time");
+        match &actions[..] {
+            [Action::Send { message: Message::LockGrant { recovered, .. }, .. }] => *recovered,
+            other => panic!("the lock is free: {other:?}"),
+        }
+    }
+
+    fn held_by(node: u16) -> Locks {
+        let mut locks = Locks::default();
+        locks.restore(LOCK, ticket(node));
+        locks.restored();
+        locks
+    }
+
+    #[test]
+    fn a_second_death_before_all_have_told_hides_no_holder() {
+        let mut locks = held_by(2);
+        locks.install(Copyset::first(3));
+        locks.install(Copyset::first(2));
+        locks.restored();
+        assert_eq!(granted(&mut locks), Some(NodeId(2)));
+    }
+
+    #[test]
+    fn a_grant_that_a_change_of_the_view_swallows_is_said_again() {
+        let mut locks = held_by(2);
+        locks.install(Copyset::first(2));
+        locks.restored();
+        assert_eq!(granted(&mut locks), Some(NodeId(2)));
+        locks.install(Copyset::first(2));
+        locks.restored();
+        assert_eq!(granted(&mut locks), Some(NodeId(2)));
+    }
+
+    #[test]
+    fn who_released_a_lock_before_is_not_missed() {
+        let mut locks = held_by(2);
+        locks.install(Copyset::first(3));
+        locks.restored();
+        locks.install(Copyset::first(2));
+        locks.restored();
+        assert_eq!(granted(&mut locks), None);
     }
 }

@@ -15,10 +15,10 @@ use crate::copyset::Copyset;
 use crate::event::{Command, Event, Timer};
 use crate::geometry::Geometry;
 use crate::home::Home;
-use crate::ids::{Address, CallId, Incarnation, NodeId, PageId, RecordId, TransactionId};
+use crate::ids::{Address, CallId, Incarnation, NodeId, PageId, RecordId, TransactionId, Version};
 use crate::local::{Forward, Grant, Local};
 use crate::locks::Locks;
-use crate::message::{Commit, Message, Note, Payload, Report, SpanOwner};
+use crate::message::{Commit, Custody, Message, Note, Payload, Report, SpanOwner};
 use crate::outbox::Outbox;
 use crate::placement::Placement;
 use crate::recovery::{Phase, Recovery};
@@ -235,6 +235,25 @@ impl Machine {
     #[must_use]
     pub fn owns(&self, page: PageId) -> bool {
         self.local.owns(page)
+    }
+
+    /// Who else holds the last committed state of `page`, and which that is, if this node owns the page and it was ever
+    /// committed.
+    #[must_use]
+    pub fn custody(&self, page: PageId) -> Option<Custody> {
+        self.local.commits_ref().custody(page)
+    }
+
+    /// The state that this node's frame of `page` keeps for others, if it keeps one.
+    #[must_use]
+    pub fn kept(&self, page: PageId) -> Option<Version> {
+        self.local.commits_ref().kept_of(page)
+    }
+
+    /// Whether nothing was stored to `page` here, by its owner, since its last committed state.
+    #[must_use]
+    pub fn is_committed(&self, page: PageId) -> bool {
+        self.local.commits_ref().is_clean(page)
     }
 
     /// What this node may do with `page`.

@@ -164,6 +164,7 @@ impl Machine {
             }
         }
         self.spans.restored();
+        self.locks.restored();
         self.recovery.reports = reports;
         let passed = self.recovery.passed();
         self.barrier = Barrier::new(self.placement.members, self.recovery.view.id(), passed);
@@ -189,14 +190,14 @@ impl Machine {
             Fate::Stays { owner, copies, kept } => {
                 if *owner == self.me {
                     self.local.set_shared(page, *copies);
-                    self.local.commits().reported(page, kept);
+                    self.local.commits().reported(page, kept, *copies);
                 }
                 (*owner, *copies)
             }
             Fate::Adopted { owner, copies, kept } => {
                 if *owner == self.me {
                     self.local.adopt(page, !copies.is_empty());
-                    self.local.commits().adopt(page, kept);
+                    self.local.commits().adopt(page, kept, *copies);
                 }
                 (*owner, *copies)
             }

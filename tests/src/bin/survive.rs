@@ -1,40 +1,107 @@
-//! Runs many seeds of the simulation of nodes that die.
-fn main() {
-    let mut arguments = std::env::args().skip(1);
-    let from: u64 = arguments.next().and_then(|word| word.parse().ok()).unwrap_or(0);
-    let to: u64 = arguments.next().and_then(|word| word.parse().ok()).unwrap_or(1000);
-    let echo = arguments.next().is_some();
-    let mut totals = [0_u64; 8];
-    let mut bad = 0;
-    for seed in from..to {
-        match dsm_tests::survive::run(seed, echo) {
-            Ok(c) => {
-                for (t, n) in totals.iter_mut().zip([
-                    c.events,
-                    c.deaths,
-                    c.views,
-                    c.recoveries,
-                    c.records,
-                    c.lost,
-                    c.sections,
-                    c.stores,
-                ]) {
-                    *t += n;
-                }
-            }
-            Err(failure) => {
-                bad += 1;
-                if bad == 1 {
-                    for line in &failure.trace {
-                        println!("  {line}");
-                    }
-                }
-                println!("seed {seed}: {}", failure.what);
-                if bad > 10 {
-                    break;
-                }
-            }
+//! Runs the simulation of nodes that die over a range of seeds, or replays one.
+//!
+//! Ends with one line of counts; with exit 1 and the seed on a failure, with exit 2 on a usage error.
+
+use clap::Parser;
+use dsm_tests::survive::{self, Counts, Failure, Mutant, Options};
+use std::io::{self, Write};
+use std::ops::Range;
+use std::process::ExitCode;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard};
+use std::thread;
+
+/// Runs the protocol machine of whole clusters whose nodes die, in virtual time, over many seeds, and holds what
+/// survived against what must have.
+#[derive(Parser)]
+#[command(name = "survive")]
+struct Arguments {
+    /// The seeds to run, as FIRST..END.
+    #[arg(long, value_name = "FIRST..END", value_parser = dsm_tests::sim::seeds, default_value = "0..10000")]
+    seeds: Range<u64>,
+    /// Replays this one seed.
+    #[arg(long, value_name = "SEED", conflicts_with = "seeds")]
+    seed: Option<u64>,
+    /// Prints every event and action of the run; with --seed.
+    #[arg(long, requires = "seed")]
+    trace: bool,
+    /// Goes on after a failure, and lists every seed that fails.
+    #[arg(long)]
+    all: bool,
+    /// Plants a deliberate fault, which is to be found; see `survive::Mutant`.
+    #[arg(long, value_name = "NAME", value_parser = mutant)]
+    mutant: Option<Mutant>,
+    /// How many seeds run at the same time; by default as many as there are cores.
+    #[arg(long, value_name = "THREADS")]
+    jobs: Option<usize>,
+}
+
+fn mutant(name: &str) -> Result<Mutant, String> {
+    Mutant::named(name).ok_or_else(|| format!("there is no such mutant; there are {:?}", Mutant::ALL))
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let options = Options { mutant: arguments.mutant, echo: arguments.trace };
+    let range = arguments.seed.map_or(arguments.seeds.clone(), |seed| seed..seed + 1);
+    let jobs = arguments.jobs.or_else(|| thread::available_parallelism().ok().map(Into::into)).unwrap_or(1);
+    let (counts, failures) = run_all(&range, &options, jobs.max(1), arguments.all);
+    // A reader that closes the pipe early has seen enough.
+    drop(print(&counts, &failures));
+    if failures.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn print(counts: &Counts, failures: &[Failure]) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    // The seed is the first thing that anybody needs.
+    for failure in failures {
+        writeln!(out, "seed {}: {}", failure.seed, failure.what)?;
+    }
+    match failures.first() {
+        None => writeln!(out, "{counts}"),
+        Some(first) => {
+            writeln!(out, "{first}")?;
+            writeln!(out, "{} failed; of those that did not: {counts}", failures.len())
         }
     }
-    println!("events, deaths, views, recoveries, records, lost, sections, stores: {totals:?}; {bad} bad");
+}
+
+/// Runs all seeds of the range. What was counted in those that ran clean, and the failures, the lowest seed's first;
+/// unless `all` are wanted, no seed is begun after one has failed.
+fn run_all(range: &Range<u64>, options: &Options, jobs: usize, all: bool) -> (Counts, Vec<Failure>) {
+    let next = AtomicU64::new(range.start);
+    let stop = AtomicU64::new(range.end);
+    let total = Mutex::new(Counts::default());
+    let failures = Mutex::new(Vec::new());
+    thread::scope(|scope| {
+        for _ in 0..jobs {
+            scope.spawn(|| {
+                loop {
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    // Seeds are handed out in order, so none below a failed one is left out.
+                    if seed >= stop.load(Ordering::Relaxed) {
+                        break;
+                    }
+                    match survive::run(seed, options) {
+                        Ok(counts) => lock(&total).add(&counts),
+                        Err(failure) => {
+                            if !all {
+                                stop.fetch_min(seed, Ordering::Relaxed);
+                            }
+                            lock(&failures).push(*failure);
+                        }
+                    }
+                }
+            });
+        }
+    });
+    let mut failures: Vec<Failure> = core::mem::take(&mut *lock(&failures));
+    failures.sort_by_key(|failure| failure.seed);
+    let counts = *lock(&total);
+    (counts, failures)
+}
+
+/// A lock is poisoned only by a panic, and what it guards is whole at every moment.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
 }

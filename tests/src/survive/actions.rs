@@ -1,11 +1,14 @@
 //! Carries out the actions of a machine, as the engine of a real node does; and checks that each is possible.
 
 use super::Check;
+use super::mutant::Mutant;
 use super::node::{Frame, State, slot};
 use super::plan::WORDS;
 use super::world::{Happening, World};
-use dsm_core::{Access, Action, Landing, Message, NodeId, PageId, Payload, Progress, Replication, Source};
-use std::time::Duration;
+use dsm_core::{Access, Action, Message, NodeId, PageId, Payload, Progress, Replication, Source};
+
+/// What is in a frame that was used for something else.
+const RUBBISH: Frame = [u64::MAX; WORDS];
 
 /// How long the answer to a residency probe may take.
 const PROBE_NS_MAX: u64 = 2_000;
@@ -33,7 +36,11 @@ impl World {
             Action::Flush { .. } => {}
             Action::SendPage { to, page, message } => {
                 let frame = self.node(node).frames[slot(page)];
+                let frozen = matches!(message, Message::Grant { custody: Some(_), .. });
                 self.send(node, to, message, Some(frame));
+                if frozen && self.mutant == Some(Mutant::ReusesFrozenFrames) {
+                    self.node(node).frames[slot(page)] = RUBBISH;
+                }
             }
             Action::Replicate(what) => self.replicate(node, what)?,
             Action::SetTimer { timer, at } => {
@@ -65,6 +72,9 @@ impl World {
             Replication::SendCopy { to, page, source, message } => {
                 self.copy_is_possible(node, page, source)?;
                 let frame = match source {
+                    Source::Twin if self.mutant == Some(Mutant::KeepsNoTwins) => {
+                        self.node(node).frames[slot(page)]
+                    }
                     Source::Frame => self.node(node).frames[slot(page)],
                     Source::Twin => self.node(node).twins[&page],
                 };
@@ -87,12 +97,13 @@ impl World {
             Replication::DropRecords => {
                 self.node(node).records.clear();
                 self.node(node).aside.clear();
+                self.node(node).through.clear();
             }
             Replication::Discard { page } => {
                 if self.node(node).access[slot(page)] != Access::None {
                     return Err(format!("{node} discards {page}, which is mapped"));
                 }
-                self.node(node).frames[slot(page)] = [u64::MAX; WORDS];
+                self.node(node).frames[slot(page)] = RUBBISH;
             }
             Replication::Poison { first, pages } => {
                 for page in (first.0..first.0 + pages).map(PageId) {
@@ -141,30 +152,6 @@ impl World {
         Ok(())
     }
 
-    pub(super) fn land(&mut self, from: NodeId, to: NodeId, message: &Message, frame: Frame) -> Check {
-        let receiver = self.node(to);
-        let page = dsm_core::wire::page_behind(message)
-            .ok_or_else(|| format!("{from} sends bytes to {to} with {message:?}"))?;
-        match receiver.machine.landing(from, message) {
-            Landing::Frame => {
-                if receiver.access[slot(page)] != Access::None {
-                    return Err(format!(
-                        "{to} would have a body written into its mapped {page}: {message:?}"
-                    ));
-                }
-                receiver.frames[slot(page)] = frame;
-            }
-            Landing::Aside => {
-                receiver.aside.insert(page, frame);
-            }
-            Landing::Record(record) => {
-                receiver.records.entry((from, record)).or_default().insert(page, frame);
-            }
-            Landing::Nowhere => {}
-        }
-        Ok(())
-    }
-
     fn apply(&mut self, node: NodeId, of: (NodeId, dsm_core::RecordId), pages: &[PageId]) -> Check {
         self.counts.records += 1;
         let state = self.node(node);
@@ -178,16 +165,7 @@ impl World {
             }
             state.frames[slot(*page)] = *frame;
         }
+        state.through.insert(of.0, of.1);
         Ok(())
-    }
-
-    fn send(&mut self, from: NodeId, to: NodeId, message: Message, body: Option<Frame>) {
-        let view = self.nodes[from.index()].machine.view().id();
-        let (least, spread) = self.plan.way;
-        let mut at = self.now + Duration::from_nanos(least + self.rng.below(spread));
-        let latest = self.latest.entry((from, to)).or_insert(at);
-        at = at.max(*latest + Duration::from_nanos(1));
-        *latest = at;
-        self.schedule(at, Happening::Delivered { from, to, view, message, body });
     }
 }

@@ -1,9 +1,13 @@
 //! Crashes, and the views that follow from them: agreed on at once here, and installed by each member when it hears.
 
 use super::Check;
+use super::mutant::Mutant;
 use super::node::{SimNode, slot};
+use super::plan::{Trigger, WORDS, When};
+use super::threads::COUNTER;
 use super::world::{Happening, World};
-use dsm_core::{Copyset, Event, NodeId, PageId, View};
+use dsm_core::{Commit, Copyset, Event, Message, NodeId, PageId, RecordId, View};
+use std::collections::{BTreeMap, BTreeSet};
 
 /// What was said last by a node that dies may still arrive for so long.
 const ECHO_NS_MAX: u64 = 2_000_000;
@@ -19,13 +23,29 @@ impl World {
         }
         self.trace.note(self.now, node, || "killed".to_owned());
         self.counts.deaths += 1;
+        for (index, domain) in self.plan.domains.iter().enumerate() {
+            if self.oracle.holder(index) == Some(node) {
+                self.lies.bequeathed.insert(domain.lock);
+            }
+        }
         self.oracle.died(node);
         for other in self.plan.view.members().iter() {
             let at = if self.rng.chance(500) { self.now } else { self.after(ECHO_NS_MAX) };
-            self.cut.insert((node, other), at);
+            self.network.cut(node, other, at);
         }
         let at = self.after(self.plan.notice);
         self.schedule(at, Happening::Agreed);
+    }
+
+    /// A node does something at which it may be meant to die.
+    pub(super) fn does(&mut self, node: NodeId, what: Trigger) {
+        let times = self.node(node).did.entry(what).or_default();
+        *times += 1;
+        let now = When::Nth(what, *times);
+        if self.plan.deaths.contains(&(node, now)) {
+            self.trace.note(self.now, node, || format!("is to die: {what:?}"));
+            self.schedule(self.now, Happening::Killed(node));
+        }
     }
 
     /// The members agree on a view without those that are dead by now.
@@ -35,13 +55,12 @@ impl World {
             return;
         }
         self.view = self.view.next(dead, []);
+        self.views.push(self.view.clone());
         self.counts.views += 1;
         for node in self.view.members().iter() {
-            let mut at = self.after(SPREAD_NS_MAX);
+            let at = self.after(SPREAD_NS_MAX);
             // A member hears of views in their order.
-            let latest = self.latest.entry((node, node)).or_insert(at);
-            at = at.max(*latest + std::time::Duration::from_nanos(1));
-            *latest = at;
+            let at = self.network.in_order(node, node, at);
             let view = self.view.clone();
             self.schedule(at, Happening::Installed(node, view));
         }
@@ -49,41 +68,75 @@ impl World {
 
     pub(super) fn install_view(&mut self, node: NodeId, view: View) -> Check {
         let id = view.id();
+        if self.mutant == Some(Mutant::CountsHalfRecords) {
+            self.count_halves(node)?;
+        }
+        let view = if self.mutant == Some(Mutant::ReusesVersions) {
+            let member = |node| view.member(node).map(|member| (node, member.incarnation, member.host));
+            View::first(view.members().iter().filter_map(member), view.replicas())
+        } else {
+            view
+        };
+        self.node(node).installed = id;
         self.feed(node, Event::ViewInstalled(view))?;
         let early = std::mem::take(&mut self.node(node).early);
-        for (of, from, message) in early {
-            if of == id {
-                self.feed(node, Event::Received { from, message })?;
-            } else if of > id {
-                self.node(node).early.push((of, from, message));
+        for said in early {
+            if said.view > id {
+                self.node(node).early.push(said);
+            } else if said.view == id {
+                self.feed(node, Event::Received { from: said.from, message: said.message })?;
             }
+        }
+        Ok(())
+    }
+
+    /// What has come of records of the dead is taken for whole.
+    fn count_halves(&mut self, node: NodeId) -> Check {
+        let state = &self.nodes[node.index()];
+        let dead = state.records.iter().filter(|((from, _), _)| self.nodes[from.index()].dead);
+        let begun: Vec<_> = dead.map(|(&(from, record), pages)| (from, record, pages.len())).collect();
+        for (from, record, pages) in begun {
+            let previous = self.node(node).through.get(&from).copied().unwrap_or(RecordId::NONE);
+            let pages = u32::try_from(pages).unwrap_or(u32::MAX);
+            let message = Message::Commit(Commit::End { record, previous, pages });
+            self.feed(node, Event::Received { from, message })?;
         }
         Ok(())
     }
 
     /// A node goes on in a view: all members have concluded, and nobody has stored anything since.
     pub(super) fn resumed(&mut self, node: NodeId) -> Check {
-        let view = self.nodes[node.index()].machine.view().clone();
-        if view.id() <= self.seen {
+        let view = self.nodes[node.index()].installed;
+        self.node(node).serving = view;
+        self.does(node, Trigger::Resumes);
+        if view <= self.seen {
             return Ok(());
         }
-        self.seen = view.id();
+        self.seen = view;
         self.counts.recoveries += 1;
-        let members: Vec<NodeId> = view.members().iter().collect();
-        let nodes = &self.nodes;
-        let frame = |page: PageId| {
-            let owns = |node: &&NodeId| nodes[node.index()].machine.owns(page);
-            let mut owners = members.iter().filter(owns);
-            let owner = owners.next()?;
-            Some(nodes[owner.index()].frames[slot(page)])
-        };
-        for page in self.plan.plain.iter().chain(self.plan.domains.iter().flat_map(|domain| &domain.pages)) {
-            let owners = members.iter().filter(|node| nodes[node.index()].machine.owns(*page)).count();
-            if owners > 1 {
-                return Err(format!("{page} has {owners} owners after {}", view.id()));
+        let members: Vec<NodeId> = self.nodes[node.index()].machine.view().members().iter().collect();
+        let mut frames = BTreeMap::new();
+        // Who dies between the conclusions and now is a member still, and what it left is the next view's business.
+        let mut doomed = BTreeSet::new();
+        for page in self.pages() {
+            self.directory_is_right(page, &members)?;
+            if let Some((owner, frame)) = self.owner_of(page, &members)? {
+                frames.insert(page, frame);
+                if self.nodes[owner.index()].dead {
+                    doomed.insert(page);
+                }
             }
         }
-        self.oracle.recovered(&self.plan.plain, frame)
+        let frame = |page: PageId| frames.get(&page).copied().unwrap_or([0; WORDS]);
+        self.oracle.recovered(&self.plan.plain, frame)?;
+        for (index, domain) in self.plan.domains.iter().enumerate() {
+            if domain.pages.iter().any(|page| doomed.contains(page)) {
+                continue;
+            }
+            let counts = domain.pages.map(|page| frame(page)[COUNTER]);
+            self.oracle.domain_recovered(index, domain.pages, counts)?;
+        }
+        Ok(())
     }
 
     /// A page is lost. That may be only where some node died together with all of its buddies, and nobody has it.

@@ -5,11 +5,18 @@
 //! pages that must change together, synchronise and meet; nodes die at any moment, with any part of what they had said
 //! under way. After each recovery the oracle holds what has survived against what must have.
 //!
-//! Where things are: `plan` is what a seed decides; `node` is one node's state; `world` is the loop, and carries out
-//! the machine's actions; `threads` are the virtual threads; `deaths` are crashes and views; `oracle` is the checker.
+//! Where things are: `plan` is what a seed decides; `node` is one node's state; `world` is the loop, `actions` carries
+//! out what the machines want, `network` carries messages; `threads` are the virtual threads; `deaths` are crashes and
+//! views; `oracle` is the checker, and `holders` what must hold of all nodes together; `mutant` are faults that they
+//! must find, and `lies` how some of these are told.
 
 mod actions;
+mod counts;
 mod deaths;
+mod holders;
+mod lies;
+mod mutant;
+mod network;
 mod node;
 mod oracle;
 mod plan;
@@ -18,18 +25,31 @@ mod world;
 
 use crate::sim::Tracing;
 use crate::sim::panics::caught;
+pub use counts::Counts;
 use dsm_core::Time;
-pub use world::Counts;
+pub use mutant::Mutant;
+use std::fmt;
 use world::World;
 
 /// The outcome of a check: what went wrong, in words.
 type Check<T = ()> = Result<T, String>;
+
+/// How to run a seed.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Options {
+    /// A deliberate fault, which the run should then report.
+    pub mutant: Option<Mutant>,
+    /// Whether a trace is printed as the run goes.
+    pub echo: bool,
+}
 
 /// A run in which something was not as it must be.
 #[derive(Clone, Debug)]
 pub struct Failure {
     /// The seed that replays it.
     pub seed: u64,
+    /// How it was run.
+    pub options: Options,
     /// When it came to light.
     pub time: Time,
     /// What was wrong.
@@ -38,6 +58,20 @@ pub struct Failure {
     pub trace: Vec<String>,
 }
 
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (seed, at) = (self.seed, self.time.as_nanos());
+        writeln!(f, "seed {seed} failed at {at} ns of virtual time: {}", self.what)?;
+        for line in &self.trace {
+            writeln!(f, "  {line}")?;
+        }
+        write!(f, "replay: cargo run --release -p dsm-tests --bin survive -- --seed {seed} --trace")?;
+        self.options.mutant.map_or(Ok(()), |mutant| write!(f, " --mutant {mutant:?}"))
+    }
+}
+
+impl std::error::Error for Failure {}
+
 /// Lines of trace that a failure carries.
 const TRACE_LINES: usize = 120;
 
@@ -45,23 +79,23 @@ const TRACE_LINES: usize = 120;
 ///
 /// # Errors
 /// The first thing that was not as it must be, a panic of the machine included.
-pub fn run(seed: u64, echo: bool) -> Result<Counts, Box<Failure>> {
-    if echo {
-        return attempt(seed, Tracing::Echo);
+pub fn run(seed: u64, options: &Options) -> Result<Counts, Box<Failure>> {
+    if options.echo {
+        return attempt(seed, options, Tracing::Echo);
     }
     // A trace costs more than the run. A seed that fails is run again with one, and fails the same way.
-    attempt(seed, Tracing::Off).or_else(|plain| {
+    attempt(seed, options, Tracing::Off).or_else(|plain| {
         let tracing = Tracing::Last { lines: TRACE_LINES, until: plain.time };
-        attempt(seed, tracing).and(Err(plain))
+        attempt(seed, options, tracing).and(Err(plain))
     })
 }
 
-fn attempt(seed: u64, tracing: Tracing) -> Result<Counts, Box<Failure>> {
-    let mut world = World::new(seed, tracing);
+fn attempt(seed: u64, options: &Options, tracing: Tracing) -> Result<Counts, Box<Failure>> {
+    let mut world = World::new(seed, options.mutant, tracing);
     let outcome = caught(|| world.run());
     let (time, counts, trace) = world.into_parts();
     match outcome {
         Ok(()) => Ok(counts),
-        Err(what) => Err(Box::new(Failure { seed, time, what, trace })),
+        Err(what) => Err(Box::new(Failure { seed, options: *options, time, what, trace })),
     }
 }

@@ -1,7 +1,8 @@
 //! One node: its machine, page table, frames, and what it has set aside. Data only.
 
-use super::plan::{Plan, Step, WORDS};
-use dsm_core::{Access, CallId, Machine, Message, NodeId, PageId, RecordId, Timer, ViewId, Want};
+use super::network::Said;
+use super::plan::{Plan, Step, Trigger, WORDS};
+use dsm_core::{Access, CallId, Machine, NodeId, PageId, RecordId, Timer, ViewId, Want};
 use std::collections::{BTreeMap, VecDeque};
 
 /// The bytes of one page, in few words.
@@ -46,8 +47,15 @@ pub struct SimNode {
     pub promises: BTreeMap<CallId, (u64, Vec<u64>)>,
     pub timers: BTreeMap<Timer, u64>,
     pub timers_set: u64,
+    /// The last record of each node that counted here.
+    pub through: BTreeMap<NodeId, RecordId>,
+    /// The view that is installed, and the last in which the node served.
+    pub installed: ViewId,
+    pub serving: ViewId,
     /// Messages of views that are not installed here yet.
-    pub early: Vec<(ViewId, NodeId, Message)>,
+    pub early: Vec<Said>,
+    /// How often it has done what it may die of.
+    pub did: BTreeMap<Trigger, u64>,
     pub dead: bool,
 }
 
@@ -74,9 +82,18 @@ impl SimNode {
             promises: BTreeMap::new(),
             timers: BTreeMap::new(),
             timers_set: 0,
+            through: BTreeMap::new(),
+            installed: plan.view.id(),
+            serving: plan.view.id(),
             early: Vec::new(),
+            did: BTreeMap::new(),
             dead: false,
         }
+    }
+
+    /// Whether the node has recovered from all changes of the view that it knows of.
+    pub fn serves(&self) -> bool {
+        self.serving == self.installed
     }
 }
 

@@ -8,7 +8,7 @@ use super::Check;
 use super::node::slot;
 use super::plan::{Plan, WORDS};
 use dsm_core::{Copyset, NodeId, PageId};
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 
 /// How many stores of each node one may depend on.
 pub type Knowledge = [u64; 8];
@@ -29,10 +29,23 @@ struct Sections {
     safe: u64,
     /// The highest count that was ever begun.
     begun: u64,
-    /// Who is in a section.
-    holder: Option<NodeId>,
+    /// Who is in a section, and by whose grant.
+    holder: Option<(NodeId, NodeId)>,
+    /// Who died in a section that nobody has followed yet, and who had granted it.
+    left: Option<(NodeId, NodeId)>,
     /// What the last to release the lock knew.
     released: Knowledge,
+    /// What the last release had passed on to the last holder.
+    acquired: Knowledge,
+}
+
+impl Sections {
+    /// The count that must have survived these deaths.
+    fn least(&self, dead: Copyset) -> u64 {
+        let live = |node: &usize| !dead.contains(NodeId(u16::try_from(*node).unwrap_or(u16::MAX)));
+        let known = (0..self.known.len()).filter(live).map(|node| self.known[node]);
+        known.max().unwrap_or(0).max(self.safe)
+    }
 }
 
 /// The truth.
@@ -47,7 +60,7 @@ pub struct Oracle {
     /// What has been promised by `sync`.
     synced: Vec<u64>,
     dead: Copyset,
-    lost: BTreeMap<PageId, ()>,
+    lost: BTreeSet<PageId>,
 }
 
 impl Oracle {
@@ -62,7 +75,7 @@ impl Oracle {
             passed: vec![0; 8],
             synced: vec![0; 8],
             dead: Copyset::EMPTY,
-            lost: BTreeMap::new(),
+            lost: BTreeSet::new(),
         }
     }
 
@@ -112,12 +125,30 @@ impl Oracle {
         self.known[node.index()][node.index()]
     }
 
-    pub fn locked(&mut self, domain: usize, by: NodeId) -> Check {
+    /// A lock is granted by `home`, which says whose death left it.
+    pub fn locked(&mut self, domain: usize, by: NodeId, home: NodeId, recovered: Option<NodeId>) -> Check {
+        let dead = self.dead;
         let section = &mut self.sections[domain];
-        if let Some(other) = section.holder {
+        if let Some((other, _)) = section.holder {
             return Err(format!("{by} is granted domain {domain}, which {other} holds"));
         }
-        section.holder = Some(by);
+        if let Some(alive) = recovered.filter(|node| !dead.contains(*node)) {
+            return Err(format!("{by} inherits domain {domain} from {alive}, which lives"));
+        }
+        if let Some((last, knew)) = section.left.take()
+            && recovered.is_none()
+            && !dead.contains(knew)
+        {
+            return Err(format!(
+                "{by} is not told that {last} died with domain {domain}, though {knew} knew"
+            ));
+        }
+        section.holder = Some((by, home));
+        // A release that its home never heard of, since its node died before it could be said, was none.
+        if recovered.is_some() {
+            section.released = section.acquired;
+        }
+        section.acquired = section.released;
         let released = section.released;
         self.learn(by, released);
         Ok(())
@@ -131,8 +162,7 @@ impl Oracle {
         if one != other {
             return Err(format!("{by} finds domain {domain} torn: {one} and {other}"));
         }
-        let live = |node: &usize| !dead.contains(NodeId(u16::try_from(*node).unwrap_or(u16::MAX)));
-        let least = (0..8).filter(live).map(|node| section.known[node]).max().unwrap_or(0).max(section.safe);
+        let least = section.least(dead);
         if one < least || one > section.begun {
             return Err(format!(
                 "{by} finds {one} sections of domain {domain}; {least} must have survived, {} were begun",
@@ -144,6 +174,7 @@ impl Oracle {
         Ok(())
     }
 
+    /// A section ends with this count.
     pub fn unlocked(&mut self, domain: usize, by: NodeId, count: u64) {
         let section = &mut self.sections[domain];
         section.holder = None;
@@ -151,12 +182,11 @@ impl Oracle {
         section.released = self.known[by.index()];
     }
 
-    /// All sections that a node has completed are promised to survive.
-    pub fn sections_synced(&mut self, node: NodeId, counts: &[u64]) {
+    /// All sections up to these are promised to survive.
+    pub fn sections_synced(&mut self, counts: &[u64]) {
         for (section, count) in self.sections.iter_mut().zip(counts) {
             section.safe = section.safe.max(*count);
         }
-        let _ = node;
     }
 
     /// What a node knows of the sections that were completed.
@@ -164,6 +194,12 @@ impl Oracle {
         self.sections.iter().map(|section| section.known[node.index()]).collect()
     }
 
+    /// How many barriers a node has passed.
+    pub fn passed(&self, node: NodeId) -> u64 {
+        u64::try_from(self.passed[node.index()]).unwrap_or(u64::MAX)
+    }
+
+    /// A node comes to its next barrier.
     pub fn arrived(&mut self, node: NodeId) {
         let generation = self.passed[node.index()];
         if self.barriers.len() <= generation {
@@ -175,6 +211,7 @@ impl Oracle {
         }
     }
 
+    /// A node passes a barrier: it knows what all knew who came to it.
     pub fn met(&mut self, node: NodeId) {
         let generation = self.passed[node.index()];
         self.passed[node.index()] += 1;
@@ -182,28 +219,27 @@ impl Oracle {
         self.learn(node, all);
     }
 
+    /// A node is no more.
     pub fn died(&mut self, node: NodeId) {
         self.dead = self.dead.with(node);
         for section in &mut self.sections {
-            if section.holder == Some(node) {
-                section.holder = None;
-            }
+            section.left = section.holder.take_if(|(holder, _)| *holder == node).or(section.left);
         }
+    }
+
+    /// Who is in a section.
+    pub fn holder(&self, domain: usize) -> Option<NodeId> {
+        self.sections[domain].holder.map(|(holder, _)| holder)
     }
 
     /// Pages that were declared lost. Nothing is expected of them any more.
     pub fn lost(&mut self, page: PageId) {
-        self.lost.insert(page, ());
-    }
-
-    /// Whether a page of the domain is lost.
-    pub fn is_lost(&self, page: PageId) -> bool {
-        self.lost.contains_key(&page)
+        self.lost.insert(page);
     }
 
     /// All members have recovered: `frame` says what each plain page holds now. What of it the dead had stored must be
     /// a prefix of what they did, with all that survivors know of in it; what is not in it never was.
-    pub fn recovered(&mut self, pages: &[PageId], frame: impl Fn(PageId) -> Option<[u64; WORDS]>) -> Check {
+    pub fn recovered(&mut self, pages: &[PageId], frame: impl Fn(PageId) -> [u64; WORDS]) -> Check {
         let mut cut: Knowledge = [0; 8];
         let live: Vec<usize> =
             (0..8_u16).filter(|rank| !self.dead.contains(NodeId(*rank))).map(usize::from).collect();
@@ -212,8 +248,8 @@ impl Oracle {
                 live.iter().map(|&knower| self.known[knower][node]).max().unwrap_or(0).max(self.synced[node]);
         }
         let mut found = Vec::new();
-        for &page in pages.iter().filter(|page| !self.lost.contains_key(page)) {
-            let words = frame(page).unwrap_or([0; WORDS]);
+        for &page in pages.iter().filter(|page| !self.lost.contains(page)) {
+            let words = frame(page);
             for (word, value) in words.into_iter().enumerate() {
                 let history = &self.words[Self::word(page, word)];
                 let length = match value {
@@ -241,6 +277,29 @@ impl Oracle {
             }
             history.truncate(length);
         }
+        Ok(())
+    }
+
+    /// All members have recovered: a domain that nobody is in stands at the end of a section, and at no earlier one
+    /// than must have survived.
+    pub fn domain_recovered(&mut self, domain: usize, pages: [PageId; 2], counts: [u64; 2]) -> Check {
+        let least = self.sections[domain].least(self.dead);
+        let section = &mut self.sections[domain];
+        if section.holder.is_some() || pages.iter().any(|page| self.lost.contains(page)) {
+            return Ok(());
+        }
+        let [one, other] = counts;
+        if one != other {
+            return Err(format!("domain {domain} has recovered torn: {one} and {other}"));
+        }
+        if one < least || one > section.begun {
+            return Err(format!(
+                "domain {domain} has recovered with {one} sections; {least} must have survived, {} were begun",
+                section.begun
+            ));
+        }
+        // What is undone now does not come back.
+        section.begun = one;
         Ok(())
     }
 }

@@ -38,6 +38,30 @@ pub enum Step {
     Barrier,
 }
 
+/// What a node is at when it dies.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Trigger {
+    /// It has sent a page.
+    Serves,
+    /// It has sent a record.
+    Replicates,
+    /// It has heard an ack.
+    IsAcked,
+    /// It has counted in one page of a domain, or in both.
+    Counts,
+    /// It goes on after a change of the view.
+    Resumes,
+}
+
+/// When a node dies.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum When {
+    /// At an instant.
+    At(Time),
+    /// When it does something for the so-many-th time.
+    Nth(Trigger, u64),
+}
+
 /// What a seed decides.
 #[derive(Clone, Debug)]
 pub struct Plan {
@@ -48,7 +72,7 @@ pub struct Plan {
     /// The programs of each node's threads.
     pub programs: Vec<Vec<Vec<Step>>>,
     /// Who dies, and when.
-    pub deaths: Vec<(Time, NodeId)>,
+    pub deaths: Vec<(NodeId, When)>,
     /// A message's way, in nanoseconds, at least and at most.
     pub way: (u64, u64),
     /// From one instruction to the next, at most.
@@ -111,7 +135,7 @@ impl Plan {
 }
 
 /// None, one, two at once, or one after the other; never all.
-fn deaths(rng: &mut Rng, nodes: u64) -> Vec<(Time, NodeId)> {
+fn deaths(rng: &mut Rng, nodes: u64) -> Vec<(NodeId, When)> {
     let count = (*rng.pick(&[0, 1, 1, 1, 2, 2, 3])).min(nodes - 1);
     let horizon = *rng.pick(&[MILLI, 5 * MILLI, 20 * MILLI]);
     let mut ranks: Vec<u16> = (0..u16::try_from(nodes).unwrap_or(0)).collect();
@@ -121,7 +145,14 @@ fn deaths(rng: &mut Rng, nodes: u64) -> Vec<(Time, NodeId)> {
         .map(|_| {
             let node = NodeId(ranks.swap_remove(rng.index(ranks.len())));
             let at = if together { first + rng.below(100 * MICRO) } else { rng.below(horizon) };
-            (Time::from_nanos(2 * MILLI + at), node)
+            let at = When::At(Time::from_nanos(2 * MILLI + at));
+            let triggers = [Trigger::Serves, Trigger::Replicates, Trigger::IsAcked, Trigger::Counts];
+            let when = match rng.weighted(&[5, 4, 1]) {
+                0 => at,
+                1 => When::Nth(*rng.pick(&triggers), rng.between(1, 20)),
+                _ => When::Nth(Trigger::Resumes, 1),
+            };
+            (node, when)
         })
         .collect()
 }
@@ -170,5 +201,9 @@ fn section(rng: &mut Rng, plain: &[PageId], domains: usize, steps: &mut Vec<Step
     if rng.chance(200) {
         steps.push(Step::Store(*rng.pick(plain), rng.index(WORDS)));
     }
+    // Some take so long that buddies die, and others take their place, while they last.
+    let loads = if rng.chance(100) { rng.between(1, 40) } else { 0 };
+    let (page, word) = (*rng.pick(plain), rng.index(WORDS));
+    steps.extend((0..loads).map(|_| Step::Load(page, word)));
     steps.extend([Step::Count(domain, 1 - first), Step::Unlock(domain)]);
 }

@@ -1,13 +1,14 @@
 //! The virtual threads: one instruction or call at a time, each tried again after its fault is resolved.
 
 use super::Check;
+use super::mutant::Mutant;
 use super::node::{State, slot};
-use super::plan::{Domain, Step};
+use super::plan::{Domain, Step, Trigger};
 use super::world::{Happening, World};
 use dsm_core::{Access, CallId, Command, Event, NodeId, PageId, Reply, SpanOwner, SpanRange, Want};
 
 /// The word of a domain's pages that its sections count in.
-const COUNTER: usize = 0;
+pub(super) const COUNTER: usize = 0;
 
 /// From a fault to the engine's hearing of it.
 const REPORT_NS_MAX: u64 = 5_000;
@@ -57,12 +58,16 @@ impl World {
                 let spans = vec![SpanRange { first: pages[1], pages: 1, owner: SpanOwner::Domain(lock.0) }];
                 let call = self.name(node);
                 self.retire(node, index);
+                if self.mutant == Some(Mutant::CommitsOpenSections) {
+                    return Ok(());
+                }
                 self.feed(node, Event::Command { call, command: Command::Cover { lock, spans } })
             }
             Step::Unlock(domain) => self.unlock(node, index, domain),
             Step::Sync => self.ask(node, index, Command::Sync),
             Step::Barrier => {
                 self.oracle.arrived(node);
+                self.arrive_early(node, self.oracle.passed(node));
                 self.ask(node, index, Command::Barrier)
             }
         }
@@ -89,6 +94,7 @@ impl World {
             let value = self.node(node).threads[index].found + 1;
             self.trace.note(self.now, node, || format!("counts {value} in {page} of domain {domain}"));
             self.node(node).frames[slot(page)][COUNTER] = value;
+            self.does(node, Trigger::Counts);
             self.retire(node, index);
         }
         Ok(())
@@ -105,6 +111,7 @@ impl World {
         let lock = self.plan.domains[domain].lock;
         let call = self.name(node);
         self.retire(node, index);
+        self.unlock_early(node, lock, acquired);
         self.feed(node, Event::Command { call, command: Command::Unlock { lock, acquired } })
     }
 
@@ -172,6 +179,9 @@ impl World {
         if command == Command::Sync {
             let (stores, sections) = (self.oracle.stores_of(node), self.oracle.sections_of(node));
             self.node(node).promises.insert(call, (stores, sections));
+            if self.mutant == Some(Mutant::SyncsAtOnce) {
+                return self.answered(node, call, Reply::Synced);
+            }
         }
         self.feed(node, Event::Command { call, command })
     }
@@ -185,8 +195,10 @@ impl World {
         };
         let step = self.node(node).threads[index].program.front().copied();
         match (step, reply) {
-            (Some(Step::Lock(domain)), Reply::Locked { .. }) => {
-                self.oracle.locked(domain, node)?;
+            (Some(Step::Lock(domain)), Reply::Locked { recovered }) => {
+                let home = self.home_of_domain(node, domain);
+                self.oracle.locked(domain, node, home, recovered)?;
+                self.counts.inherited += u64::from(recovered.is_some());
                 self.node(node).threads[index].acquired = Some(call);
                 self.retire(node, index);
                 self.node(node).threads[index].program.push_front(Step::Cover(domain));
@@ -197,13 +209,22 @@ impl World {
                     && self.plan.view.replicas() > 0
                 {
                     self.oracle.synced(node, stores);
-                    self.oracle.sections_synced(node, &sections);
+                    self.oracle.sections_synced(&sections);
                 }
             }
-            (Some(Step::Barrier), Reply::BarrierPassed { .. }) => self.oracle.met(node),
+            (Some(Step::Barrier), Reply::BarrierPassed { .. }) => {
+                self.counts.barriers += 1;
+                self.oracle.met(node);
+            }
             (step, reply) => return Err(format!("{node} answers {step:?} with {reply:?}")),
         }
         self.retire(node, index);
         Ok(())
+    }
+
+    /// The home of a domain's lock, as `node` sees it.
+    fn home_of_domain(&self, node: NodeId, domain: usize) -> NodeId {
+        let members = self.nodes[node.index()].machine.view().members();
+        self.plan.geometry.home_of(self.plan.domains[domain].pages[0], members)
     }
 }

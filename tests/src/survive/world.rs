@@ -1,46 +1,28 @@
 //! The loop of one run: what happens next, to whom, and whether all is still as it must be.
 
 use super::Check;
-use super::node::{Frame, SimNode, State, slot};
+use super::counts::Counts;
+use super::lies::Lies;
+use super::mutant::Mutant;
+use super::network::{Network, Said};
+use super::node::SimNode;
 use super::oracle::Oracle;
-use super::plan::Plan;
+use super::plan::{Plan, When};
 use crate::sim::Tracing;
 use crate::sim::rng::Rng;
 use crate::sim::trace::Trace;
 use dsm_core::{
-    Access, CallId, Command, Event, Message, NodeId, PageId, Progress, SegmentId, SpanOwner, Time, Timer,
-    View, ViewId, Want,
+    CallId, Command, Event, NodeId, PageId, Progress, SegmentId, SpanOwner, Time, Timer, View, ViewId, Want,
 };
 use std::collections::BTreeMap;
 use std::time::Duration;
-
-/// What was counted.
-#[derive(Clone, Copy, Default, Debug)]
-pub struct Counts {
-    /// Things that happened.
-    pub events: u64,
-    /// Nodes that died.
-    pub deaths: u64,
-    /// Views that were agreed on after the first.
-    pub views: u64,
-    /// Views in which members went on.
-    pub recoveries: u64,
-    /// Records that a buddy put into its frames.
-    pub records: u64,
-    /// Pages lost, counted at each member.
-    pub lost: u64,
-    /// Sections that ended.
-    pub sections: u64,
-    /// Stores to plain pages.
-    pub stores: u64,
-}
 
 /// What is going to happen.
 #[derive(Clone, Debug)]
 pub enum Happening {
     Step(NodeId, usize),
     Fault(NodeId, PageId, Want),
-    Delivered { from: NodeId, to: NodeId, view: ViewId, message: Message, body: Option<Frame> },
+    Delivered(Said),
     Timer(NodeId, Timer, u64),
     Probed(NodeId, PageId, Progress),
     Killed(NodeId),
@@ -61,10 +43,11 @@ pub struct World {
     pub(super) view: View,
     /// Views whose recovery the oracle has seen.
     pub(super) seen: ViewId,
-    /// When the latest message of each ordered pair arrives.
-    pub(super) latest: BTreeMap<(NodeId, NodeId), Time>,
-    /// From when on nothing of a dead node arrives, by receiver.
-    pub(super) cut: BTreeMap<(NodeId, NodeId), Time>,
+    /// All views so far.
+    pub(super) views: Vec<View>,
+    pub(super) network: Network,
+    pub(super) mutant: Option<Mutant>,
+    pub(super) lies: Lies,
     queue: BTreeMap<(Time, u64), Happening>,
     scheduled: u64,
 }
@@ -76,7 +59,7 @@ const START: Duration = Duration::from_millis(2);
 const EVENTS_MAX: u64 = 500_000;
 
 impl World {
-    pub fn new(seed: u64, tracing: Tracing) -> World {
+    pub fn new(seed: u64, mutant: Option<Mutant>, tracing: Tracing) -> World {
         let mut rng = Rng::new(seed);
         let plan = Plan::draw(&mut rng);
         let nodes = plan.view.members().iter().map(|node| SimNode::new(&plan, node)).collect();
@@ -85,12 +68,14 @@ impl World {
             now: Time::ZERO,
             nodes,
             oracle: Oracle::new(&plan),
-            counts: Counts::default(),
+            counts: Counts { seeds: 1, ..Counts::default() },
             trace: Trace::new(tracing),
             view: plan.view.clone(),
             seen: plan.view.id(),
-            latest: BTreeMap::new(),
-            cut: BTreeMap::new(),
+            views: vec![plan.view.clone()],
+            network: Network::default(),
+            mutant,
+            lies: Lies::default(),
             queue: BTreeMap::new(),
             scheduled: 0,
             plan,
@@ -117,8 +102,11 @@ impl World {
     /// Runs to the end, and checks that nothing is left waiting.
     pub fn run(&mut self) -> Check {
         self.trace.note(self.now, NodeId(0), || format!("{:?}", self.plan));
-        for (at, node) in self.plan.deaths.clone() {
-            self.schedule(at, Happening::Killed(node));
+        for (node, when) in self.plan.deaths.clone() {
+            match when {
+                When::At(at) => self.schedule(at, Happening::Killed(node)),
+                When::Nth(..) => {}
+            }
         }
         for node in self.plan.view.members().iter() {
             self.lease_all(node)?;
@@ -160,9 +148,7 @@ impl World {
         match what {
             Happening::Step(node, index) => self.step(node, index),
             Happening::Fault(node, page, want) => self.feed(node, Event::Fault { page, want }),
-            Happening::Delivered { from, to, view, message, body } => {
-                self.deliver(from, to, view, message, body)
-            }
+            Happening::Delivered(said) => self.deliver(said),
             Happening::Timer(node, timer, generation) => {
                 if self.node(node).timers.get(&timer) == Some(&generation) {
                     self.node(node).timers.remove(&timer);
@@ -197,92 +183,5 @@ impl World {
             self.carry_out(node, action)?;
         }
         self.check(node)
-    }
-
-    fn deliver(
-        &mut self,
-        from: NodeId,
-        to: NodeId,
-        view: ViewId,
-        message: Message,
-        body: Option<Frame>,
-    ) -> Check {
-        if self.cut.get(&(from, to)).is_some_and(|cut| self.now >= *cut) {
-            return Ok(());
-        }
-        let receiver = &mut self.nodes[to.index()];
-        if receiver.dead || view < receiver.machine.view().id() {
-            return Ok(());
-        }
-        if view > receiver.machine.view().id() {
-            if body.is_some() {
-                return Err(format!(
-                    "{from} sends bytes of {view} to {to}, which has not installed it: {message:?}"
-                ));
-            }
-            receiver.early.push((view, from, message));
-            return Ok(());
-        }
-        if let Some(frame) = body {
-            self.land(from, to, &message, frame)?;
-        }
-        self.feed(to, Event::Received { from, message })
-    }
-
-    /// What must hold of a node between events, and of all nodes together.
-    fn check(&mut self, node: NodeId) -> Check {
-        let subject = &self.nodes[node.index()];
-        if subject.dead {
-            return Ok(());
-        }
-        subject.machine.invariants().map_err(|violation| format!("{node}: {violation}"))?;
-        let pages = self.plan.plain.iter().chain(self.plan.domains.iter().flat_map(|domain| &domain.pages));
-        for &page in pages {
-            let (mapped, held) = (subject.access[slot(page)], subject.machine.access(page));
-            if mapped != held {
-                return Err(format!("{node} has {page} mapped {mapped:?}, but its machine holds {held:?}"));
-            }
-            let having = |access: Access| {
-                self.nodes.iter().filter(|node| !node.dead && node.access[slot(page)] == access).count()
-            };
-            let (writers, readers) = (having(Access::Write), having(Access::Read));
-            if writers > 1 || writers == 1 && readers > 0 {
-                return Err(format!("{page} has {writers} writers and {readers} readers at once"));
-            }
-        }
-        Ok(())
-    }
-
-    /// Everybody is done and nothing is under way: what is committed has all its holders.
-    fn at_rest(&mut self) -> Check {
-        let alive: Vec<NodeId> =
-            self.view.members().iter().filter(|node| !self.nodes[node.index()].dead).collect();
-        for node in alive {
-            let machine = &self.nodes[node.index()].machine;
-            if machine.view().id() != self.view.id() {
-                return Err(format!("{node} has not installed {}", self.view.id()));
-            }
-            if !machine.is_fully_replicated() {
-                return Err(format!("{node} does not know all to be replicated in {}", self.view.id()));
-            }
-        }
-        Ok(())
-    }
-
-    /// Who is not done, and why.
-    fn unfinished(&self) -> String {
-        let mut found = Vec::new();
-        for (rank, node) in self.nodes.iter().enumerate().filter(|(_, node)| !node.dead) {
-            for (index, thread) in node.threads.iter().enumerate() {
-                if thread.state != State::Done {
-                    found.push(format!(
-                        "thread {rank}.{index} {:?} at {:?}",
-                        thread.state,
-                        thread.program.front()
-                    ));
-                }
-            }
-        }
-        found.join("; ")
     }
 }

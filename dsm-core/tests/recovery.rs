@@ -1,0 +1,262 @@
+//! What the machine promises when nodes die, one by one, on a network that delivers at once and in order.
+#![allow(clippy::wildcard_enum_match_arm, reason = "a test looks for the one action that it is about")]
+
+use dsm_core::limits::REGION_BASE_DEFAULT;
+use dsm_core::{
+    Access, Action, CallId, Command, Copyset, Event, Geometry, Host, Incarnation, Landing, LockId, Machine,
+    Message, NodeId, PageId, Payload, Progress, RecordId, Replication, Reply, Source, Time, View, Want, wire,
+};
+use std::collections::{BTreeMap, VecDeque};
+
+const GIB: u64 = 1 << 30;
+
+/// A message, its way, and the one word behind it that stands for a page's bytes.
+type Said = (NodeId, NodeId, Message, Option<u64>);
+
+/// Machines, their pages of one word each, and what they have done.
+struct Cluster {
+    geometry: Geometry,
+    view: View,
+    machines: Vec<Machine>,
+    frames: BTreeMap<(NodeId, PageId), u64>,
+    twins: BTreeMap<(NodeId, PageId), u64>,
+    aside: BTreeMap<(NodeId, PageId), u64>,
+    records: BTreeMap<(NodeId, NodeId, RecordId, PageId), u64>,
+    wire: VecDeque<Said>,
+    done: Vec<(NodeId, Action)>,
+    calls: u64,
+}
+
+impl Cluster {
+    fn new(nodes: u16, replicas: u32) -> Cluster {
+        let geometry = Geometry::new(REGION_BASE_DEFAULT, GIB, 4096).expect("it fits");
+        let named = (0..nodes).map(|rank| (NodeId(rank), Incarnation(1), Host(u64::from(rank))));
+        let view = View::first(named, replicas);
+        let machines =
+            (0..nodes).map(|rank| Machine::in_view(NodeId(rank), view.clone(), geometry)).collect();
+        Cluster {
+            geometry,
+            view,
+            machines,
+            frames: BTreeMap::new(),
+            twins: BTreeMap::new(),
+            aside: BTreeMap::new(),
+            records: BTreeMap::new(),
+            wire: VecDeque::new(),
+            done: Vec::new(),
+            calls: 0,
+        }
+    }
+
+    /// A page that is homed at `rank`.
+    fn page_at(&self, rank: u16) -> PageId {
+        (0..)
+            .map(|segment| PageId(segment * self.geometry.segment_pages()))
+            .find(|page| self.geometry.home_of(*page, self.view.members()) == NodeId(rank))
+            .expect("every node is home to something")
+    }
+
+    fn step(&mut self, node: NodeId, event: Event) {
+        let mut actions = Vec::new();
+        self.machines[node.index()].handle(Time::ZERO, event, &mut actions);
+        for action in actions {
+            self.carry_out(node, action);
+        }
+        self.machines[node.index()].invariants().expect("invariants hold after each event");
+    }
+
+    fn carry_out(&mut self, node: NodeId, action: Action) {
+        let frame = |frames: &BTreeMap<_, u64>, page| frames.get(&(node, page)).copied().unwrap_or(0);
+        match action {
+            Action::Send { to, message } | Action::SendLazily { to, message } => {
+                self.wire.push_back((node, to, message, None));
+            }
+            Action::SendPage { to, page, message } => {
+                let word = frame(&self.frames, page);
+                self.wire.push_back((node, to, message, Some(word)));
+            }
+            Action::Replicate(Replication::SendCopy { to, page, source, message }) => {
+                let word = match source {
+                    Source::Frame => frame(&self.frames, page),
+                    Source::Twin => frame(&self.twins, page),
+                };
+                let copies = to.iter().map(|buddy| (node, buddy, message.clone(), Some(word)));
+                self.wire.extend(copies);
+            }
+            Action::Replicate(Replication::KeepTwin { page }) => {
+                self.twins.insert((node, page), frame(&self.frames, page));
+            }
+            Action::Replicate(Replication::ApplyRecord { from, record, pages }) => {
+                for page in pages {
+                    let word = self.records[&(node, from, record, page)];
+                    self.frames.insert((node, page), word);
+                }
+            }
+            Action::Install { page, payload: Payload::Zero, .. } => {
+                self.frames.insert((node, page), 0);
+            }
+            Action::Install { page, payload: Payload::Bytes, .. } => {
+                if let Some(word) = self.aside.remove(&(node, page)) {
+                    self.frames.insert((node, page), word);
+                }
+            }
+            Action::ProbeResidency { page } => {
+                self.step(node, Event::Probed { page, progress: Progress::Retired });
+            }
+            Action::Reject { from, cause } => panic!("{node} rejects what {from} said: {cause}"),
+            other => self.done.push((node, other)),
+        }
+    }
+
+    /// Delivers all that is said, and all that follows from it.
+    fn settle(&mut self) {
+        while let Some((from, to, message, body)) = self.wire.pop_front() {
+            if let Some((word, page)) = body.zip(wire::page_behind(&message)) {
+                match self.machines[to.index()].landing(from, &message) {
+                    Landing::Frame => drop(self.frames.insert((to, page), word)),
+                    Landing::Aside => drop(self.aside.insert((to, page), word)),
+                    Landing::Record(record) => drop(self.records.insert((to, from, record, page), word)),
+                    Landing::Nowhere => {}
+                }
+            }
+            self.step(to, Event::Received { from, message });
+        }
+    }
+
+    /// Nothing more of these nodes arrives, and the others go on without them.
+    fn kill(&mut self, ranks: &[u16]) {
+        let dead: Copyset = ranks.iter().map(|rank| NodeId(*rank)).collect();
+        self.view = self.view.next(dead, []);
+        self.wire.clear();
+        for node in self.view.members().iter() {
+            self.step(node, Event::ViewInstalled(self.view.clone()));
+        }
+        self.settle();
+    }
+
+    fn store(&mut self, rank: u16, page: PageId, word: u64) {
+        let node = NodeId(rank);
+        self.step(node, Event::Fault { page, want: Want::Write });
+        self.settle();
+        assert_eq!(self.machines[node.index()].access(page), Access::Write, "{page} came");
+        self.frames.insert((node, page), word);
+    }
+
+    fn load(&mut self, rank: u16, page: PageId) -> Option<u64> {
+        let node = NodeId(rank);
+        self.step(node, Event::Fault { page, want: Want::Read });
+        self.settle();
+        let readable = self.machines[node.index()].access(page) >= Access::Read;
+        readable.then(|| self.frames.get(&(node, page)).copied().unwrap_or(0))
+    }
+
+    fn call(&mut self, rank: u16, command: Command) -> CallId {
+        self.calls += 1;
+        let call = CallId(self.calls);
+        self.step(NodeId(rank), Event::Command { call, command });
+        self.settle();
+        call
+    }
+
+    fn replies(&self, call: CallId) -> Vec<Reply> {
+        let reply = |action: &Action| match action {
+            Action::Complete { call: answered, reply } if *answered == call => Some(*reply),
+            _ => None,
+        };
+        self.done.iter().filter_map(|(_, action)| reply(action)).collect()
+    }
+
+    fn lock(&mut self, rank: u16, lock: LockId) -> (CallId, Vec<Reply>) {
+        let call = self.call(rank, Command::Lock { lock, wait: true });
+        (call, self.replies(call))
+    }
+
+    fn is_poisoned(&self, rank: u16, page: PageId) -> bool {
+        self.done.iter().any(|(node, action)| match action {
+            Action::Replicate(Replication::Poison { first, pages }) => {
+                *node == NodeId(rank) && (first.0..first.0 + pages).contains(&page.0)
+            }
+            _ => false,
+        })
+    }
+}
+
+#[test]
+fn a_killed_owners_committed_page_is_served_by_its_buddy() {
+    let mut cluster = Cluster::new(3, 1);
+    let page = cluster.page_at(2);
+    cluster.store(0, page, 7);
+    let sync = cluster.call(0, Command::Sync);
+    assert_eq!(cluster.replies(sync), [Reply::Synced]);
+    cluster.kill(&[0]);
+    assert!(cluster.machines[1].owns(page), "its buddy has it");
+    assert_eq!(cluster.load(2, page), Some(7));
+    assert!(cluster.machines[1].is_fully_replicated() && cluster.machines[2].is_fully_replicated());
+}
+
+#[test]
+fn a_section_in_progress_is_undone_and_one_that_was_acked_is_not() {
+    let mut cluster = Cluster::new(3, 1);
+    let page = cluster.page_at(2);
+    let lock = LockId(cluster.geometry.address_of(page));
+    let (acquired, _) = cluster.lock(0, lock);
+    cluster.store(0, page, 1);
+    cluster.call(0, Command::Unlock { lock, acquired });
+    cluster.lock(0, lock);
+    cluster.store(0, page, 2);
+    // What is committed meanwhile is not what a section has written.
+    cluster.call(0, Command::Sync);
+    cluster.kill(&[0]);
+    let (_, replies) = cluster.lock(1, lock);
+    assert_eq!(replies, [Reply::Locked { recovered: Some(NodeId(0)) }]);
+    assert_eq!(cluster.load(1, page), Some(1));
+}
+
+#[test]
+fn without_replicas_a_dead_owners_page_is_poisoned_and_nothing_hangs() {
+    let mut cluster = Cluster::new(3, 0);
+    let (lost, other) = (cluster.page_at(1), cluster.page_at(2));
+    cluster.store(0, lost, 7);
+    cluster.store(2, other, 8);
+    // This fault waits for the dead.
+    cluster.step(NodeId(2), Event::Fault { page: lost, want: Want::Read });
+    cluster.kill(&[0]);
+    assert!(cluster.is_poisoned(1, lost) && cluster.is_poisoned(2, lost));
+    assert_eq!(cluster.load(2, lost), None);
+    assert!(!cluster.is_poisoned(1, other));
+    assert_eq!(cluster.load(1, other), Some(8));
+}
+
+#[test]
+fn owner_and_buddy_together_lose_just_what_nobody_else_can_read() {
+    let mut cluster = Cluster::new(4, 1);
+    let (lost, read, other) = (cluster.page_at(2), cluster.page_at(3), PageId(cluster.page_at(2).0 + 1));
+    cluster.store(0, lost, 1);
+    cluster.store(0, read, 2);
+    cluster.store(2, other, 3);
+    assert_eq!(cluster.load(3, read), Some(2));
+    cluster.call(0, Command::Sync);
+    cluster.kill(&[0, 1]);
+    for rank in [2, 3] {
+        assert!(cluster.is_poisoned(rank, lost), "{rank} is told");
+        assert!(!cluster.is_poisoned(rank, read) && !cluster.is_poisoned(rank, other), "only that");
+        assert_eq!(cluster.load(rank, lost), None);
+        assert_eq!(cluster.load(rank, read), Some(2));
+        assert_eq!(cluster.load(rank, other), Some(3));
+    }
+}
+
+#[test]
+fn what_a_reader_keeps_besides_is_released_when_another_reader_has_taken_over() {
+    let mut cluster = Cluster::new(5, 1);
+    let page = cluster.page_at(4);
+    cluster.store(2, page, 7);
+    cluster.call(2, Command::Sync);
+    assert!(cluster.machines[3].kept(page).is_some(), "the buddy keeps it");
+    assert_eq!((cluster.load(3, page), cluster.load(0, page)), (Some(7), Some(7)));
+    cluster.kill(&[2]);
+    assert!(cluster.machines[0].owns(page), "a reader has taken over");
+    assert!(cluster.machines[1].kept(page).is_some(), "its buddy keeps it");
+    assert_eq!(cluster.machines[3].kept(page), None, "and nobody else");
+    assert_eq!(cluster.load(3, page), Some(7));
+}
