@@ -44,8 +44,11 @@ fn step(machine: &mut Machine, event: Event) -> Vec<Action> {
     actions
 }
 
+/// What the machine does about a message, but for what it notes for whoever may succeed it.
 fn tell(machine: &mut Machine, from: NodeId, message: Message) -> Vec<Action> {
-    step(machine, Event::Received { from, message })
+    let mut actions = step(machine, Event::Received { from, message });
+    actions.retain(|action| !matches!(action, Action::Send { message: Message::Note(_), .. }));
+    actions
 }
 
 fn refused(from: NodeId, cause: Cause) -> Vec<Action> {

@@ -43,7 +43,7 @@ fn signs(mutant: Mutant) -> &'static [&'static str] {
         | Mutant::MapsReadsWritable
         | Mutant::AcksEarly => &["readers at once"],
         Mutant::DropsInvalidate | Mutant::LosesWake | Mutant::HidesDeaths => &["blocked for ever"],
-        Mutant::ConfirmsEarly => &["readers at once", "over None"],
+        Mutant::ConfirmsEarly => &["this state does not allow", "readers at once", "over None"],
         Mutant::StaleBody | Mutant::DiscardsBody => &["but the latest store was"],
         Mutant::NoResidency => &["livelock"],
         Mutant::GrantsDeniedLocks | Mutant::ReleasesEarly => &["holds it"],
