@@ -4,7 +4,8 @@
 use dsm_core::limits::REGION_BASE_DEFAULT;
 use dsm_core::{
     Access, Action, CallId, Command, Copyset, Event, Geometry, Host, Incarnation, Landing, LockId, Machine,
-    Message, NodeId, PageId, Payload, Progress, RecordId, Replication, Reply, Source, Time, View, Want, wire,
+    Message, NodeId, PageId, Payload, Progress, RecordId, Replication, Reply, RootAnswer, Source, SpanOwner,
+    SpanRange, Time, View, Want, wire,
 };
 use std::collections::{BTreeMap, VecDeque};
 
@@ -166,6 +167,12 @@ impl Cluster {
         self.done.iter().filter_map(|(_, action)| reply(action)).collect()
     }
 
+    /// Makes a call; its answer, if it has come.
+    fn ask(&mut self, rank: u16, command: Command) -> Option<Reply> {
+        let call = self.call(rank, command);
+        self.replies(call).first().copied()
+    }
+
     fn lock(&mut self, rank: u16, lock: LockId) -> (CallId, Vec<Reply>) {
         let call = self.call(rank, Command::Lock { lock, wait: true });
         (call, self.replies(call))
@@ -259,4 +266,66 @@ fn what_a_reader_keeps_besides_is_released_when_another_reader_has_taken_over() 
     assert!(cluster.machines[1].kept(page).is_some(), "its buddy keeps it");
     assert_eq!(cluster.machines[3].kept(page), None, "and nobody else");
     assert_eq!(cluster.load(3, page), Some(7));
+}
+
+#[test]
+fn names_and_spans_outlive_their_homes() {
+    let mut cluster = Cluster::new(4, 1);
+    let names: Vec<String> = (0..12).map(|name| format!("root {name}")).collect();
+    let mut at = BTreeMap::new();
+    for name in &names {
+        let claim = Command::RootClaim { name: name.clone(), layout: 7 };
+        assert_eq!(cluster.ask(1, claim), Some(Reply::Root(RootAnswer::Create)));
+        let lease = Command::SpanLease { pages: 1, owner: SpanOwner::NewDomain };
+        let Some(Reply::Span(span)) = cluster.ask(1, lease) else { panic!("there is room") };
+        let address = cluster.geometry.address_of(span.first);
+        cluster.ask(1, Command::RootPublish { name: name.clone(), address });
+        at.insert(name.clone(), span);
+    }
+    let heap = SpanOwner::Node(NodeId(2));
+    let large = Command::SpanLease { pages: cluster.geometry.segment_pages() + 1, owner: heap };
+    let Some(Reply::Span(long)) = cluster.ask(2, large.clone()) else { panic!("there is room") };
+
+    // The first also grants what is longer than a segment.
+    cluster.kill(&[0]);
+    for rank in [2, 3] {
+        for name in &names {
+            let span = at[name];
+            let found = RootAnswer::Found(cluster.geometry.address_of(span.first));
+            let claim = Command::RootClaim { name: name.clone(), layout: 7 };
+            assert_eq!(cluster.ask(rank, claim), Some(Reply::Root(found)), "{name}");
+            let find = Command::SpanFind { page: span.first };
+            assert_eq!(cluster.ask(rank, find), Some(Reply::SpanFound(Some(span))), "{name}");
+        }
+    }
+    let find = Command::SpanFind { page: long.first };
+    assert_eq!(cluster.ask(3, find), Some(Reply::SpanFound(Some(long))));
+    let Some(Reply::Span(other)) = cluster.ask(2, large) else { panic!("there is room") };
+    assert!(other.first.0 >= long.first.0 + long.pages || other.first.0 + other.pages <= long.first.0);
+
+    // What the dead had leased to itself from its own segments is leased to nobody else.
+    cluster.kill(&[1]);
+    let mut taken: Vec<SpanRange> = at.values().copied().collect();
+    for _ in 0..40 {
+        let lease = Command::SpanLease { pages: 300, owner: heap };
+        let Some(Reply::Span(span)) = cluster.ask(2, lease) else { panic!("there is room") };
+        let apart = |one: &SpanRange| {
+            one.first.0 + one.pages <= span.first.0 || span.first.0 + span.pages <= one.first.0
+        };
+        assert!(taken.iter().all(apart), "{span:?} was leased before: {taken:?}");
+        taken.push(span);
+    }
+}
+
+#[test]
+fn a_barrier_that_some_member_passed_is_passed_by_all_and_one_that_none_did_waits_for_those_who_live() {
+    let mut cluster = Cluster::new(3, 1);
+    for rank in 1..3 {
+        assert_eq!(cluster.ask(rank, Command::Barrier), None, "rank 0 has not come");
+    }
+    cluster.kill(&[0]);
+    let passed = |(_, action): &&(NodeId, Action)| {
+        matches!(action, Action::Complete { reply: Reply::BarrierPassed { .. }, .. })
+    };
+    assert_eq!(cluster.done.iter().filter(passed).count(), 2);
 }
