@@ -18,7 +18,7 @@ use crate::home::Home;
 use crate::ids::{Address, CallId, Incarnation, NodeId, PageId, RecordId, TransactionId, Version};
 use crate::local::{Forward, Grant, Local};
 use crate::locks::Locks;
-use crate::message::{Commit, Custody, Message, Note, Payload, Report, SpanOwner};
+use crate::message::{Commit, Custody, Message, Payload, SpanOwner};
 use crate::outbox::Outbox;
 use crate::placement::Placement;
 use crate::recovery::{Phase, Recovery};
@@ -413,21 +413,30 @@ impl Machine {
             self.recovery.held.push((from, message));
             return Ok(());
         }
+        self.hand_on(now, from, message, out)
+    }
+
+    /// Hands a message that its sender may send to the part that it concerns.
+    fn hand_on(
+        &mut self,
+        now: Time,
+        from: NodeId,
+        message: Message,
+        out: &mut Outbox<'_>,
+    ) -> Result<(), Cause> {
         match message {
             Message::Request { page, transaction, want } => {
                 self.home.request(page, transaction, want, self.gone, out)?;
             }
             Message::Confirm { page, transaction } => self.home.confirm(page, transaction, self.gone, out)?,
             Message::Forward { page, transaction, want, awaiting, contended } => {
-                let forward = Forward { transaction, want, awaiting, contended };
-                self.local.forward(now, page, forward, out)?;
+                self.local.forward(now, page, Forward { transaction, want, awaiting, contended }, out)?;
             }
             Message::Invalidate { page, transaction } => {
                 self.local.invalidate(now, page, transaction, out)?
             }
             Message::Ack { page, transaction, custody } => {
-                let home = self.placement.home_of(page);
-                self.local.ack(now, from, page, (transaction, custody), home, out)?;
+                self.local.ack(now, from, page, (transaction, custody), self.placement.home_of(page), out)?;
             }
             Message::Grant { page, transaction, access, payload, awaiting, contended, custody } => {
                 self.check_granter(from, page, transaction, (access, payload))?;
@@ -456,29 +465,17 @@ impl Machine {
             Message::RootAnswered { ticket, answer } => {
                 self.calls.root_answered(from, ticket, answer, out)?;
             }
-            Message::RootPublish { name, address } => {
-                let layout = self.roots.publish(from, &name, address, out)?;
-                let note = Message::Note(Note::Root { name: name.clone(), layout, address });
-                for buddy in self.recovery.view.buddies_of(self.me).iter() {
-                    out.send(buddy, note.clone());
-                }
-            }
+            Message::RootPublish { name, address } => self.publish_root(from, name, address, out)?,
             Message::RootAbandon { name } => self.roots.abandon(from, &name, out)?,
             Message::SpanLease { pages, zone, owner, ticket } => {
                 let answer = self.spans.lease(pages, zone, owner, ticket);
-                if let Message::SpanLeased { span, .. } = answer {
-                    self.tell_others(&Message::Note(Note::Span { span }), out);
-                }
-                out.send(from, answer);
+                self.answer_lease(from, answer, out);
             }
             Message::SpanLeased { ticket, span } => self.calls.span_leased(from, ticket, span, out)?,
             Message::SpanDenied { ticket, free, largest } => {
                 self.calls.span_denied(from, ticket, free, largest, out)?;
             }
-            Message::SpanReturn { first } => {
-                self.spans.give_back(from, first)?;
-                self.tell_others(&Message::Note(Note::SpanReturned { first }), out);
-            }
+            Message::SpanReturn { first } => self.take_span_back(from, first, out)?,
             Message::SpanFind { page, ticket } => {
                 out.send(from, Message::SpanFound { ticket, span: self.spans.find(page) });
             }
@@ -486,31 +483,7 @@ impl Machine {
             Message::Free { address } => self.free(from, address, out)?,
             Message::Commit(commit) => self.receive_commit(from, commit, out)?,
             Message::Note(note) => self.calls.notes().take(note),
-            Message::Report(Report::Ready) => self.ready(now, from, out)?,
-            Message::Report(Report::Replicated) => self.replicated(from, out)?,
-            Message::Report(report) => self.receive_report(from, report, out)?,
-        }
-        Ok(())
-    }
-
-    fn receive_commit(&mut self, from: NodeId, commit: Commit, out: &mut Outbox<'_>) -> Result<(), Cause> {
-        match commit {
-            // These may overtake each other: whichever comes last makes the record count.
-            Commit::Page { record, page } => {
-                self.local.commits().record_page(from, record, page)?;
-                self.local.apply_records(from, out);
-            }
-            Commit::End { record, previous, pages } => {
-                self.local.commits().record_end(from, record, previous, pages)?;
-                self.local.apply_records(from, out);
-            }
-            Commit::Ack { record } => {
-                self.local.acked(from, record, out)?;
-                self.say_ordered(out);
-                self.local.thicken(out);
-                self.announce(out);
-            }
-            Commit::Release { page, before } => self.local.release(page, before, out),
+            Message::Report(report) => self.receive_report(now, from, report, out)?,
         }
         Ok(())
     }
@@ -522,12 +495,6 @@ impl Machine {
             Message::Report(_) | Message::Note(_) | Message::Commit(Commit::Page { .. } | Commit::End { .. })
         );
         !recovers && self.recovery.phase == Phase::Concluded
-    }
-
-    fn tell_others(&self, message: &Message, out: &mut Outbox<'_>) {
-        for member in self.placement.members.without(self.me).iter() {
-            out.send(member, message.clone());
-        }
     }
 
     /// Bytes come from a page's owner, whom only its home knows. Where this node is the home, it knows.

@@ -4,9 +4,9 @@ use super::{Machine, Ordered};
 use crate::action::{Action, Cause, Replication, Reply};
 use crate::barrier::Barrier;
 use crate::event::{Command, Event};
-use crate::ids::{CallId, NodeId, PageId, RecordId, Ticket};
+use crate::ids::{Address, CallId, NodeId, PageId, RecordId, Ticket};
 use crate::limits;
-use crate::message::{Holding, Message, Note, Report};
+use crate::message::{Commit, Holding, Message, Note, Report};
 use crate::outbox::Outbox;
 use crate::placement::Placement;
 use crate::recovery::{End, Fate, Phase, runs};
@@ -88,10 +88,20 @@ impl Machine {
     /// What members say to each other between the view and the moment at which all go on.
     pub(super) fn receive_report(
         &mut self,
+        now: Time,
         from: NodeId,
         part: Report,
         out: &mut Outbox<'_>,
     ) -> Result<(), Cause> {
+        match part {
+            Report::Ready => return self.ready(now, from, out),
+            Report::Replicated => return self.replicated(from, out),
+            Report::Pages { .. }
+            | Report::Locks { .. }
+            | Report::Spans { .. }
+            | Report::Root { .. }
+            | Report::End { .. } => {}
+        }
         if self.recovery.phase != Phase::Gathering {
             return Err(Cause::OutOfTurn);
         }
@@ -308,6 +318,76 @@ impl Machine {
             } else {
                 self.calls.command(call, command, out);
             }
+        }
+    }
+
+    /// A root has its address.
+    pub(super) fn publish_root(
+        &mut self,
+        from: NodeId,
+        name: String,
+        address: Address,
+        out: &mut Outbox<'_>,
+    ) -> Result<(), Cause> {
+        let layout = self.roots.publish(from, &name, address, out)?;
+        let note = Message::Note(Note::Root { name, layout, address });
+        for buddy in self.recovery.view.buddies_of(self.me).iter() {
+            out.send(buddy, note.clone());
+        }
+        Ok(())
+    }
+
+    /// Before the lessee can use the span, let alone tell of it, the note of it is on its way.
+    pub(super) fn answer_lease(&self, asker: NodeId, answer: Message, out: &mut Outbox<'_>) {
+        if let Message::SpanLeased { span, .. } = answer {
+            self.tell_others(&Message::Note(Note::Span { span }), out);
+        }
+        out.send(asker, answer);
+    }
+
+    /// A span is free again.
+    pub(super) fn take_span_back(
+        &mut self,
+        from: NodeId,
+        first: PageId,
+        out: &mut Outbox<'_>,
+    ) -> Result<(), Cause> {
+        self.spans.give_back(from, first)?;
+        self.tell_others(&Message::Note(Note::SpanReturned { first }), out);
+        Ok(())
+    }
+
+    /// What a node hears as a buddy, as an owner, and as one that keeps what it does not own any more.
+    pub(super) fn receive_commit(
+        &mut self,
+        from: NodeId,
+        commit: Commit,
+        out: &mut Outbox<'_>,
+    ) -> Result<(), Cause> {
+        match commit {
+            // These may overtake each other: whichever comes last makes the record count.
+            Commit::Page { record, page } => {
+                self.local.commits().record_page(from, record, page)?;
+                self.local.apply_records(from, out);
+            }
+            Commit::End { record, previous, pages } => {
+                self.local.commits().record_end(from, record, previous, pages)?;
+                self.local.apply_records(from, out);
+            }
+            Commit::Ack { record } => {
+                self.local.acked(from, record, out)?;
+                self.say_ordered(out);
+                self.local.thicken(out);
+                self.announce(out);
+            }
+            Commit::Release { page, before } => self.local.release(page, before, out),
+        }
+        Ok(())
+    }
+
+    fn tell_others(&self, message: &Message, out: &mut Outbox<'_>) {
+        for member in self.placement.members.without(self.me).iter() {
+            out.send(member, message.clone());
         }
     }
 }
