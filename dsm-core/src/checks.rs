@@ -102,7 +102,9 @@ impl Checks<'_> {
             Note::SpanReturned { first } => self.granted_there(*first),
             Note::Root { name, layout: _, address } => {
                 self.name(name).and(self.address(*address))?;
-                require(self.placement.home_of_name(name) == self.from, Cause::NotHome)
+                require(self.placement.home_of_name(name) == self.from, Cause::NotHome)?;
+                // Only a buddy keeps these: nobody else could be made to remember names without end.
+                self.keeps_for(self.me, self.from)
             }
         }
     }

@@ -5,8 +5,8 @@ use dsm_core::limits::{CALLS_MAX, NAMES_MAX, REGION_BASE_DEFAULT};
 use dsm_core::wire::{self, Header, Kind, WireError};
 use dsm_core::{
     Access, Action, Address, CallId, Cause, Command, Copyset, Event, Geometry, LockId, Machine, Message,
-    NodeId, PageId, Payload, Reply, RootAnswer, SpanOwner, SpanRange, Ticket, Time, TransactionId, ViewId,
-    Want, Zone,
+    NodeId, Note, PageId, Payload, Reply, RootAnswer, SpanOwner, SpanRange, Ticket, Time, TransactionId,
+    ViewId, Want, Zone,
 };
 
 /// Pages enough for large spans and for every node's segments.
@@ -457,4 +457,15 @@ fn answers_that_come_after_a_peer_was_lost_are_late_and_not_wrong() {
     }
     // What the lost peer itself had said is late, too.
     assert_eq!(tell(&mut asker, HOSTILE, Message::LeaveArrive), []);
+}
+
+#[test]
+fn names_are_noted_for_those_alone_whose_buddy_one_is() {
+    let mut node = machine(0);
+    for name in 0..64 {
+        let note =
+            Note::Root { name: format!("root {name}"), layout: 1, address: Address(REGION_BASE_DEFAULT) };
+        let actions = step(&mut node, Event::Received { from: HOSTILE, message: Message::Note(note) });
+        assert!(matches!(actions[..], [Action::Reject { from: HOSTILE, .. }]), "{actions:?}");
+    }
 }
