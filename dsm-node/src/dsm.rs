@@ -268,7 +268,7 @@ impl std::fmt::Debug for Dsm {
     }
 }
 
-fn await_leave(waiting: Waiting, patience: Option<Duration>) -> Result<()> {
+fn await_leave(waiting: Waiting<'_>, patience: Option<Duration>) -> Result<()> {
     let reply = match patience {
         None => waiting.wait()?,
         Some(patience) => waiting

@@ -37,7 +37,7 @@ pub use layout::__private;
 pub use config::{Builder, TransportKind};
 pub use dsm::{Dsm, View};
 pub use dsm_derive::Shared;
-pub use error::{Error, LockError, LockFailure, Result};
+pub use error::{Error, LockError, LockFailure, Lost, Result};
 pub use refs::{DsmBox, DsmPtr, DsmRef};
 pub use shared::{Plain, Shared};
 pub use stats::{Latency, Stats};
