@@ -23,6 +23,7 @@ mod stats;
 mod sync;
 mod transport;
 mod uffd;
+mod views;
 
 pub mod bench;
 pub mod collections;
@@ -35,10 +36,11 @@ pub mod testing;
 pub use layout::__private;
 
 pub use config::{Builder, TransportKind};
-pub use dsm::{Dsm, View};
+pub use dsm::Dsm;
 pub use dsm_derive::Shared;
 pub use error::{Error, LockError, LockFailure, Lost, Result};
 pub use refs::{DsmBox, DsmPtr, DsmRef};
 pub use shared::{Plain, Shared};
 pub use stats::{Latency, Stats};
 pub use sync::{DsmMutex, DsmMutexGuard, Recovered};
+pub use views::{View, Views};

@@ -6,6 +6,7 @@
 use crate::error::{Error, Result};
 use crate::stats::Stats;
 use crate::testing::Examination;
+use crate::views::{View, ViewLog};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use dsm_core::{CallId, Command, Geometry, NodeId, Reply, ViewId};
 use nix::sys::eventfd::EventFd;
@@ -84,6 +85,7 @@ pub(crate) struct Node {
     left: AtomicBool,
     lost_peer: AtomicU32,
     ending: OnceLock<Ending>,
+    views: ViewLog,
 }
 
 impl Caller {
@@ -118,6 +120,7 @@ impl Node {
             left: AtomicBool::new(false),
             lost_peer: AtomicU32::new(NO_RANK),
             ending: OnceLock::new(),
+            views: ViewLog::new(size),
         }
     }
 
@@ -153,7 +156,7 @@ impl Node {
     pub fn current() -> Result<&'static Node> {
         let node = CURRENT.get().ok_or(Error::NotJoined)?;
         // A forked child has a copy of this, but neither an engine nor the region.
-        if node.left.load(Ordering::Acquire) || node.process != std::process::id() {
+        if node.left.load(Ordering::Acquire) || !node.is_of_this_process() {
             return Err(Error::NotJoined);
         }
         // The region is gone, or about to go.
@@ -165,6 +168,7 @@ impl Node {
     pub fn end(&self, ending: Ending) {
         // A node that was evicted may find no quorum besides.
         let _ = self.ending.set(ending);
+        self.views.end();
     }
 
     /// The view that is without this process's node, if it was evicted; else zero, which no view has.
@@ -178,6 +182,29 @@ impl Node {
     /// Notes that this node has left: later calls say so.
     pub fn mark_left(&self) {
         self.left.store(true, Ordering::Release);
+        self.views.end();
+    }
+
+    /// Whether this process joined, and is not a forked child of the one that did.
+    pub fn is_of_this_process(&self) -> bool {
+        self.process == std::process::id()
+    }
+
+    /// Notes that a view is installed. For the engine, before it completes any call in that view: takes a lock that
+    /// nobody holds for longer than it takes to copy a view.
+    #[allow(dead_code, reason = "the engine installs no views yet")]
+    pub fn publish_view(&self, view: &dsm_core::View) {
+        self.views.publish(View::from(view));
+    }
+
+    /// The view of this number.
+    pub fn view_of(&self, view: ViewId) -> View {
+        self.views.of(view)
+    }
+
+    /// The views that were installed.
+    pub fn views(&self) -> &ViewLog {
+        &self.views
     }
 
     /// Notes that a peer is gone: later calls say so at once.
