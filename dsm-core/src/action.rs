@@ -188,6 +188,8 @@ pub enum Reply {
     },
     /// What was written is replicated.
     Synced,
+    /// The section has these spans.
+    Covered,
     /// The lock is not the caller's; `holder` has it.
     LockDenied {
         /// Who holds it.

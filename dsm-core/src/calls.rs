@@ -103,7 +103,7 @@ impl Calls {
             | Command::SpanReturn { .. }
             | Command::Free { .. } => self.tell(command, out),
             // These are between this node's threads and its own commits.
-            Command::Cover { .. } | Command::Sync => {}
+            Command::Cover { .. } | Command::UnlockTogether { .. } | Command::Sync => {}
         }
     }
 
@@ -145,6 +145,7 @@ impl Calls {
             | Command::SpanLease { .. }
             | Command::SpanFind { .. }
             | Command::Cover { .. }
+            | Command::UnlockTogether { .. }
             | Command::Sync => unreachable!("a command that is waited for, or that nobody is told of"),
         };
         out.send(to, message);
