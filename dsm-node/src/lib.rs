@@ -23,6 +23,7 @@ mod stats;
 mod sync;
 mod transport;
 mod uffd;
+mod witness;
 
 pub mod bench;
 pub mod collections;

@@ -9,7 +9,7 @@ mod inherited;
 mod launchers;
 mod values;
 
-pub(crate) use inherited::VARIABLE as RENDEZVOUS_FD;
+pub(crate) use inherited::{VARIABLE as RENDEZVOUS_FD, take as take_inherited};
 
 use crate::dsm::Dsm;
 use crate::error::{Error, Result};
