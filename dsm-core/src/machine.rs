@@ -261,6 +261,12 @@ impl Machine {
         self.local.commits_ref().is_clean(page)
     }
 
+    /// Whether nobody needs this node's frame of `page`: it is not mapped, is not about to be, and keeps nothing for others.
+    #[must_use]
+    pub fn is_discardable(&self, page: PageId) -> bool {
+        self.local.is_idle(page) && !self.local.commits_ref().keeps(page)
+    }
+
     /// What this node may do with `page`.
     #[must_use]
     pub fn access(&self, page: PageId) -> Access {

@@ -15,6 +15,7 @@ mod heap;
 mod layout;
 mod log;
 mod node;
+mod pidfd;
 mod refs;
 mod region;
 mod shared;
@@ -24,6 +25,7 @@ mod sync;
 mod transport;
 mod uffd;
 mod views;
+mod witness;
 
 pub mod bench;
 pub mod collections;

@@ -5,11 +5,12 @@
 
 use crate::error::{Error, Result};
 use crate::stats::Stats;
-use crate::testing::Examination;
+use crate::testing::{Examination, RecoveryTime};
 use crate::views::{View, ViewLog};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
-use dsm_core::{CallId, Command, Geometry, NodeId, Reply, ViewId};
+use dsm_core::{CallId, Command, Geometry, NodeId, Reply, Time, ViewId};
 use nix::sys::eventfd::EventFd;
+use parking_lot::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -19,6 +20,9 @@ static JOINING: AtomicBool = AtomicBool::new(false);
 
 /// No peer is lost: the value of [`Node::lost_peer`] until one is. No rank is as large.
 const NO_RANK: u32 = u32::MAX;
+
+/// Recoveries of which the times are kept: more than a test or a demonstration looks at.
+const RECOVERIES_KEPT: usize = 1024;
 
 /// What an application thread hands to the engine.
 pub(crate) enum Order {
@@ -86,6 +90,7 @@ pub(crate) struct Node {
     lost_peer: AtomicU32,
     ending: OnceLock<Ending>,
     views: ViewLog,
+    recoveries: Mutex<Vec<RecoveryTime>>,
 }
 
 impl Caller {
@@ -121,6 +126,7 @@ impl Node {
             lost_peer: AtomicU32::new(NO_RANK),
             ending: OnceLock::new(),
             views: ViewLog::new(size),
+            recoveries: Mutex::new(Vec::new()),
         }
     }
 
@@ -192,7 +198,6 @@ impl Node {
 
     /// Notes that a view is installed. For the engine, before it completes any call in that view: takes a lock that
     /// nobody holds for longer than it takes to copy a view.
-    #[allow(dead_code, reason = "the engine installs no views yet")]
     pub fn publish_view(&self, view: &dsm_core::View) {
         self.views.publish(View::from(view));
     }
@@ -205,6 +210,27 @@ impl Node {
     /// The views that were installed.
     pub fn views(&self) -> &ViewLog {
         &self.views
+    }
+
+    /// Notes that a recovery is over. Of many, the first are kept.
+    pub fn note_recovery(&self, recovery: RecoveryTime) {
+        let mut recoveries = self.recoveries.lock();
+        if recoveries.len() < RECOVERIES_KEPT {
+            recoveries.push(recovery);
+        }
+    }
+
+    /// Notes when the first fault was resolved that had waited when `view` was installed.
+    pub fn note_first_resolved(&self, view: ViewId, at: Time) {
+        let mut recoveries = self.recoveries.lock();
+        if let Some(recovery) = recoveries.iter_mut().find(|recovery| recovery.view == view.0) {
+            recovery.first_resolved_at = Some(at.as_nanos());
+        }
+    }
+
+    /// The recoveries so far.
+    pub fn recoveries(&self) -> Vec<RecoveryTime> {
+        self.recoveries.lock().clone()
     }
 
     /// Notes that a peer is gone: later calls say so at once.

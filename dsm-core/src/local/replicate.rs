@@ -224,7 +224,7 @@ impl Local {
     }
 
     /// Whether the frame of `page` is neither mapped nor about to be.
-    fn is_idle(&self, page: PageId) -> bool {
+    pub fn is_idle(&self, page: PageId) -> bool {
         self.pages.get(&page).is_none_or(|state| {
             state.access == Access::None && state.ownership == Ownership::Elsewhere && state.pending.is_none()
         })

@@ -7,10 +7,9 @@ use crate::error::Result;
 use crate::heap;
 use crate::signals;
 use crate::stats::Stats;
-use crate::transport::Flushed;
+use crate::transport::{Flushed, Voice};
 use dsm_core::{
-    Access, Action, Address, CallId, Cause, Command, Event, Message, NodeId, PageId, Payload, Reply, Want,
-    limits,
+    Access, Action, Address, CallId, Cause, Command, Event, Message, NodeId, PageId, Payload, Want, limits,
 };
 
 /// The name of the engine's own commands, none of which has an answer.
@@ -44,20 +43,11 @@ impl Engine {
                 let progress = self.faults.progress(page, self.timers.now());
                 self.upcoming.push_back(Event::Probed { page, progress });
             }
-            Action::Complete { call, reply } => {
-                self.departing |= reply == Reply::Left;
-                if let Some(answer) = self.answers.remove(&call) {
-                    // Who asked may have given up.
-                    let _ = answer.send(reply);
-                }
-            }
+            Action::Complete { call, reply } => self.answer(call, reply),
             Action::Doom { page, node } => self.doom(page, node),
             Action::Freed { address } => self.free_block(address),
             Action::Reject { from, cause } => self.reject(from, cause),
-            // Its machine was told of no view but the first, in which nobody keeps anything for anybody.
-            Action::Replicate(what) => {
-                signals::die(&format!("{}: {what:?} is wanted, though this node keeps no replicas", self.me));
-            }
+            Action::Replicate(what) => self.replicate(what)?,
         }
         Ok(())
     }
@@ -72,7 +62,7 @@ impl Engine {
 
     fn install(&mut self, page: PageId, access: Access, payload: Payload) -> Result<()> {
         match payload {
-            Payload::Bytes => {}
+            Payload::Bytes => self.settle_frame(page),
             Payload::Zero => self.stats.zero_pages += 1,
             Payload::Held => self.stats.upgrades += 1,
         }
@@ -83,7 +73,10 @@ impl Engine {
     /// Counts the faults that `access` to `page` ends, just before the threads are woken.
     fn resolve_faults(&mut self, page: PageId, access: Access, mapped: Mapped) {
         let stats = &mut self.stats;
-        self.faults.resolve(page, access, mapped, self.timers.now(), |fault| {
+        let now = self.timers.now();
+        let mut longest = None;
+        self.faults.resolve(page, access, mapped, now, |fault| {
+            longest = longest.max(Some(fault.took));
             let nanos = u64::try_from(fault.took.as_nanos()).unwrap_or(u64::MAX);
             match fault.want {
                 Want::Read => {
@@ -96,6 +89,9 @@ impl Engine {
                 }
             }
         });
+        if let (Some(took), Some(_)) = (longest, self.recovering) {
+            self.note_resolved(took, now);
+        }
     }
 
     /// A block of this node's heap was dropped elsewhere. If it was the last of its span, the span goes back.
@@ -130,7 +126,8 @@ impl Engine {
     pub(super) fn flush(&mut self, peer: NodeId) {
         let Some(link) = self.links.get_mut(peer.index()).and_then(Option::as_mut) else { return };
         let was_blocked = self.blocked.contains(peer);
-        let flushed = match link.flush(&self.region.frames()) {
+        let voice = if self.members.frozen { Voice::Membership } else { Voice::Full };
+        let flushed = match link.flush(&self.region.frames(), voice) {
             Ok(flushed) => flushed,
             Err(down) => return self.link_down(peer, &down.to_string()),
         };
@@ -179,6 +176,7 @@ impl Engine {
             stats.resent_messages += counters.resent;
             stats.duplicate_messages += counters.duplicates;
             stats.refused_frames += counters.bad_frames;
+            stats.stale_messages += counters.stale;
         }
         stats
     }
