@@ -214,6 +214,8 @@ fn settle(reply: Reply) -> Result<Reply> {
         | Reply::Busy
         | Reply::Left
         | Reply::Synced
+        | Reply::Ensured
+        | Reply::Lost(_)
         | Reply::Root(_)
         | Reply::Span(_)
         | Reply::SpanDenied { .. }
