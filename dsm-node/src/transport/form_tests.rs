@@ -3,13 +3,13 @@
 use super::acceptor::{CALLERS_MAX, HANDSHAKE_PATIENCE};
 use super::form::{Formation, Mesh, form};
 use super::gate::Incoming;
-use super::handshake::{Identity, Refusal};
-use super::link::LinkDown;
+use super::handshake::{Habitat, Identity, Refusal, Terms};
+use super::link::{LinkDown, Voice};
 use super::stream::{Stream, transport};
 use super::testing::VecFrames;
 use super::{Endpoint, Frames, Kind, Link};
 use crate::error::Error;
-use dsm_core::{Geometry, Incarnation, Message, NodeId};
+use dsm_core::{Geometry, Host, Incarnation, Message, NodeId};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use std::net::TcpListener;
 use std::os::fd::OwnedFd;
