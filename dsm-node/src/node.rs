@@ -298,6 +298,8 @@ impl Node {
             | Reply::Busy
             | Reply::Left
             | Reply::Synced
+            | Reply::Ensured
+            | Reply::Lost(_)
             | Reply::Root(_)
             | Reply::Span(_)
             | Reply::SpanDenied { .. }

@@ -47,7 +47,7 @@ impl Engine {
             Replication::ApplyRecord { from, record, pages } => self.apply(from, record, &pages),
             Replication::DropRecords => self.copies.drop_records(),
             Replication::Discard { page } => return self.discard_later(page),
-            Replication::Poison { first, pages } => self.poison(first, pages)?,
+            Replication::Poison { first, pages, lost: _ } => self.poison(first, pages)?,
             Replication::Resumed { view } => self.recovery_ends(view),
         }
         Ok(())
