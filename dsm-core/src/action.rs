@@ -190,6 +190,8 @@ pub enum Reply {
     },
     /// What was written is replicated.
     Synced,
+    /// The section has these spans.
+    Covered,
     /// The page is here, and can be read.
     Ensured,
     /// The page, or the domain that the lock owns, is lost.

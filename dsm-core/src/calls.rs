@@ -106,7 +106,10 @@ impl Calls {
             | Command::SpanReturn { .. }
             | Command::Free { .. } => self.tell(command, out),
             // These are between this node's threads and its own commits.
-            Command::Cover { .. } | Command::Ensure { .. } | Command::Sync => {}
+            Command::Cover { .. }
+            | Command::UnlockTogether { .. }
+            | Command::Ensure { .. }
+            | Command::Sync => {}
         }
     }
 
@@ -148,6 +151,7 @@ impl Calls {
             | Command::SpanLease { .. }
             | Command::SpanFind { .. }
             | Command::Cover { .. }
+            | Command::UnlockTogether { .. }
             | Command::Ensure { .. }
             | Command::Sync => unreachable!("a command that is waited for, or that nobody is told of"),
         };

@@ -4,6 +4,7 @@
 
 use crate::access::Access;
 mod recover;
+mod sections;
 
 use crate::access::Want;
 use crate::action::{Action, Actions, Cause, Replication, Reply};
@@ -26,6 +27,7 @@ use crate::roots::Roots;
 use crate::spans::Spans;
 use crate::time::Time;
 use crate::view::{Host, View};
+use sections::GivenUp;
 use std::collections::VecDeque;
 
 /// Where the bytes behind a message are to go.
@@ -77,6 +79,8 @@ pub struct Machine {
     announced: bool,
     /// Commands of which others may learn only once a record is acked, in order.
     ordered: VecDeque<Ordered>,
+    /// What threads gave up while sections were open, in order.
+    given_up: Vec<GivenUp>,
     /// Messages to this node itself: empty between events, kept so that no event allocates it.
     to_self: VecDeque<Message>,
 }
@@ -124,6 +128,7 @@ impl Machine {
             recovery: Recovery::new(view),
             announced: false,
             ordered: VecDeque::new(),
+            given_up: Vec::new(),
             to_self: VecDeque::new(),
         }
     }
@@ -382,21 +387,23 @@ impl Machine {
             return;
         }
         match command {
-            Command::Cover { lock, spans } => self.local.commits().open(lock, &spans),
+            Command::Cover { lock, spans } => {
+                self.local.cover(lock, &spans, out);
+                out.act(Action::Complete { call, reply: Reply::Covered });
+            }
             Command::Ensure { page } => self.ensure(now, call, page, out),
-            Command::Unlock { .. }
-            | Command::Barrier
-            | Command::Leave
-            | Command::RootPublish { .. }
-            | Command::Sync => self.order(call, command, out),
+            Command::Unlock { lock, acquired } => self.end_sections(call, &[(lock, acquired)], out),
+            Command::UnlockTogether { locks } => self.end_sections(call, &locks, out),
+            Command::SpanReturn { .. } | Command::Free { .. } => self.give_up(call, command, out),
+            Command::Barrier | Command::Leave | Command::RootPublish { .. } | Command::Sync => {
+                self.order(call, command, out)
+            }
             Command::Lock { .. }
             | Command::LockWithdraw { .. }
             | Command::RootClaim { .. }
             | Command::RootAbandon { .. }
             | Command::SpanLease { .. }
-            | Command::SpanReturn { .. }
-            | Command::SpanFind { .. }
-            | Command::Free { .. } => self.calls.command(call, command, out),
+            | Command::SpanFind { .. } => self.calls.command(call, command, out),
         }
     }
 
@@ -407,6 +414,7 @@ impl Machine {
             Command::Ensure { page } => self.recovery.lost(*page),
             Command::Cover { .. }
             | Command::Unlock { .. }
+            | Command::UnlockTogether { .. }
             | Command::Barrier
             | Command::Leave
             | Command::RootPublish { .. }
@@ -495,7 +503,7 @@ impl Machine {
             Message::LockRelease { lock, ticket } => self.locks.release(lock, ticket, out)?,
             Message::LockGrant { lock, ticket, recovered } => {
                 self.calls.lock_granted(from, lock, ticket, recovered, out)?;
-                self.local.commits().open(lock, &[]);
+                self.local.cover(lock, &[], out);
             }
             Message::LockDenied { lock, ticket, holder } => {
                 self.calls.lock_denied(from, lock, ticket, holder, out)?;
@@ -516,7 +524,10 @@ impl Machine {
                 let answer = self.spans.lease(pages, zone, owner, ticket);
                 self.answer_lease(from, answer, out);
             }
-            Message::SpanLeased { ticket, span } => self.calls.span_leased(from, ticket, span, out)?,
+            Message::SpanLeased { ticket, span } => {
+                self.calls.span_leased(from, ticket, span, out)?;
+                self.cover_leased(span, out);
+            }
             Message::SpanDenied { ticket, free, largest } => {
                 self.calls.span_denied(from, ticket, free, largest, out)?;
             }

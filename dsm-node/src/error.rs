@@ -2,7 +2,7 @@
 
 use crate::node::Node;
 use crate::sync::DsmMutexGuard;
-use dsm_core::{Geometry, GeometryError, NodeId, PageId, Reply, ViewId};
+use dsm_core::{Geometry, GeometryError, NodeId, Reply};
 use std::fmt;
 use std::io;
 use std::time::Duration;
@@ -196,13 +196,13 @@ pub struct Lost {
 }
 
 impl Lost {
-    /// That `page` of a region of this shape was found lost in `view`.
-    pub(crate) fn new(geometry: &Geometry, page: PageId, last_owner: Option<NodeId>, view: ViewId) -> Lost {
+    /// What the machine says of `lost`, in a region of this shape.
+    pub(crate) fn new(geometry: &Geometry, lost: dsm_core::Lost) -> Lost {
         Lost {
-            page: page.0,
-            address: geometry.address_of(page).0,
-            last_owner: last_owner.map(NodeId::rank),
-            view: view.0,
+            page: lost.page.0,
+            address: geometry.address_of(lost.page).0,
+            last_owner: lost.last_owner.map(NodeId::rank),
+            view: lost.view.0,
         }
     }
 }

@@ -3,7 +3,7 @@
 //! A process joins once, so there is one node per process. It is never freed: references into the region, and
 //! threads that outlive the `Dsm`, may ask for it at any time, and then learn that the node has left.
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Lost, Result};
 use crate::stats::Stats;
 use crate::testing::{Examination, RecoveryTime};
 use crate::views::{View, ViewLog};
@@ -292,14 +292,15 @@ impl Node {
     fn settle(&self, reply: Reply) -> Result<Reply> {
         match reply {
             Reply::PeerLost { node } => Err(Error::PeerLost { rank: node.rank() }),
+            Reply::Lost(lost) => Err(Error::Lost(Lost::new(&self.geometry, lost))),
             other @ (Reply::Locked { .. }
             | Reply::LockDenied { .. }
             | Reply::BarrierPassed { .. }
             | Reply::Busy
             | Reply::Left
             | Reply::Synced
+            | Reply::Covered
             | Reply::Ensured
-            | Reply::Lost(_)
             | Reply::Root(_)
             | Reply::Span(_)
             | Reply::SpanDenied { .. }

@@ -5,8 +5,8 @@ use super::{Local, Ownership, Page, Stage};
 use crate::access::{Access, Want};
 use crate::action::{Action, Cause, Replication};
 use crate::copyset::Copyset;
-use crate::ids::{NodeId, PageId, RecordId, Version};
-use crate::message::{Commit, Custody, Message, Payload};
+use crate::ids::{LockId, NodeId, PageId, RecordId, Version};
+use crate::message::{Commit, Custody, Message, Payload, SpanRange};
 use crate::outbox::Outbox;
 use crate::time::Time;
 
@@ -83,6 +83,16 @@ impl Local {
             }
         }
         self.commits.begin(pages, out);
+    }
+
+    /// The section of `lock` has `spans`, besides the first page of its domain. What was stored there before it, as by
+    /// the one who made the domain, is no part of the section, and others may learn of it before that ends: it is
+    /// committed now.
+    pub fn cover(&mut self, lock: LockId, spans: &[SpanRange], out: &mut Outbox<'_>) {
+        if self.commits.has_stores_in(lock, spans) {
+            self.commit(out);
+        }
+        self.commits.open(lock, spans);
     }
 
     /// `page` is to be served, and is not replicated: its commit begins, unless it has begun, or is withheld.

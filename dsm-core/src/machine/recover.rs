@@ -310,10 +310,6 @@ impl Machine {
 
     /// A command whose effect others learn of only once what was written before it is replicated.
     pub(super) fn order(&mut self, call: CallId, command: Command, out: &mut Outbox<'_>) {
-        if let Command::Unlock { lock, .. } = &command {
-            self.local.commits().close(*lock);
-            self.local.commit_awaited(out);
-        }
         let after = self.local.flush(out).unwrap_or(RecordId::NONE);
         self.ordered.push_back(Ordered { after, call, command });
         self.say_ordered(out);

@@ -8,7 +8,7 @@ use crate::signals;
 use crate::testing::RecoveryTime;
 use crate::transport::Frames;
 use dsm_core::failpoint::Moment;
-use dsm_core::{Access, Copyset, Message, NodeId, PageId, RecordId, Replication, Source, Time, ViewId};
+use dsm_core::{Access, Copyset, Lost, Message, NodeId, PageId, RecordId, Replication, Source, Time, ViewId};
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
@@ -47,7 +47,7 @@ impl Engine {
             Replication::ApplyRecord { from, record, pages } => self.apply(from, record, &pages),
             Replication::DropRecords => self.copies.drop_records(),
             Replication::Discard { page } => return self.discard_later(page),
-            Replication::Poison { first, pages, lost: _ } => self.poison(first, pages)?,
+            Replication::Poison { first, pages, lost } => self.poison(first, pages, lost)?,
             Replication::Resumed { view } => self.recovery_ends(view),
         }
         Ok(())
@@ -124,7 +124,8 @@ impl Engine {
         Ok(())
     }
 
-    fn poison(&mut self, first: PageId, pages: u64) -> Result<()> {
+    fn poison(&mut self, first: PageId, pages: u64, lost: Lost) -> Result<()> {
+        signals::note_lost(&self.geometry, first, pages, lost);
         for page in (first.0..first.0 + pages).map(PageId) {
             self.region.poison(page)?;
             self.faults.resolve(page, Access::Write, super::faults::Mapped::Now, self.timers.now(), |_| {});
