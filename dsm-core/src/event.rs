@@ -67,7 +67,8 @@ pub enum Progress {
 /// What an application thread may ask for.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub enum Command {
-    /// Acquire a lock; queue for it if `wait`. Answer: `Locked`, `LockDenied`.
+    /// Acquire a lock; queue for it if `wait`. Answer: `Locked`, `LockDenied`, or `Lost` if the lock's
+    /// domain is.
     Lock {
         /// The lock.
         lock: LockId,
@@ -96,6 +97,11 @@ pub enum Command {
         lock: LockId,
         /// The call that acquired it.
         acquired: CallId,
+    },
+    /// Bring a page here, readable. Answer: `Ensured`, or `Lost`.
+    Ensure {
+        /// The page.
+        page: PageId,
     },
     /// Wait until what was written outside open sections is replicated. Answer: `Synced`.
     Sync,

@@ -6,7 +6,7 @@ use crate::access::Access;
 mod recover;
 
 use crate::access::Want;
-use crate::action::{Action, Actions, Cause, Replication};
+use crate::action::{Action, Actions, Cause, Replication, Reply};
 use crate::barrier::Barrier;
 use crate::calls::Calls;
 use crate::checks::Checks;
@@ -18,7 +18,7 @@ use crate::home::Home;
 use crate::ids::{Address, CallId, Incarnation, NodeId, PageId, RecordId, TransactionId, Version};
 use crate::local::{Forward, Grant, Local};
 use crate::locks::Locks;
-use crate::message::{Commit, Custody, Message, Payload, SpanOwner};
+use crate::message::{Commit, Custody, Lost, Message, Payload, SpanOwner};
 use crate::outbox::Outbox;
 use crate::placement::Placement;
 use crate::recovery::{Phase, Recovery};
@@ -164,7 +164,7 @@ impl Machine {
             Event::Received { from, message } => self.receive_from_peer(now, from, message, &mut outbox),
             Event::TimerFired(Timer::Residency(page)) => self.local.residency_over(page, &mut outbox),
             Event::Probed { page, progress } => self.local.probed(now, page, progress, &mut outbox),
-            Event::Command { call, command } => self.command(call, command, &mut outbox),
+            Event::Command { call, command } => self.command(now, call, command, &mut outbox),
             Event::ViewInstalled(view) => self.install(view, &mut outbox),
             Event::PeerLost { node } => {
                 let placement = self.placement;
@@ -187,6 +187,9 @@ impl Machine {
                 }
             }
         }
+        let (local, recovery) = (&self.local, &self.recovery);
+        let here = |page| local.access(page) >= Access::Read;
+        self.calls.ensured(here, |page| recovery.lost(page), &mut outbox);
         self.to_self = to_self;
     }
 
@@ -254,6 +257,12 @@ impl Machine {
     #[must_use]
     pub fn is_committed(&self, page: PageId) -> bool {
         self.local.commits_ref().is_clean(page)
+    }
+
+    /// Whether nobody needs this node's frame of `page`: it is not mapped, is not about to be, and keeps nothing for others.
+    #[must_use]
+    pub fn is_discardable(&self, page: PageId) -> bool {
+        self.local.is_idle(page) && !self.local.commits_ref().keeps(page)
     }
 
     /// What this node may do with `page`.
@@ -348,8 +357,8 @@ impl Machine {
 
     fn fault(&mut self, now: Time, page: PageId, want: Want, out: &mut Outbox<'_>) {
         assert!(self.placement.geometry.contains(page), "a fault on {page}, outside the region");
-        if self.recovery.is_lost(page) {
-            out.act(Action::Replicate(Replication::Poison { first: page, pages: 1 }));
+        if let Some(lost) = self.recovery.lost(page) {
+            out.act(Action::Replicate(Replication::Poison { first: page, pages: 1, lost }));
             return;
         }
         if self.recovery.phase != Phase::Settled && self.local.access(page) < want.access() {
@@ -363,13 +372,18 @@ impl Machine {
         }
     }
 
-    fn command(&mut self, call: CallId, command: Command, out: &mut Outbox<'_>) {
+    fn command(&mut self, now: Time, call: CallId, command: Command, out: &mut Outbox<'_>) {
+        if let Some(lost) = self.asks_for_lost(&command) {
+            out.act(Action::Complete { call, reply: Reply::Lost(lost) });
+            return;
+        }
         if self.recovery.phase != Phase::Settled {
             self.recovery.deferred.push(Event::Command { call, command });
             return;
         }
         match command {
             Command::Cover { lock, spans } => self.local.commits().open(lock, &spans),
+            Command::Ensure { page } => self.ensure(now, call, page, out),
             Command::Unlock { .. }
             | Command::Barrier
             | Command::Leave
@@ -384,6 +398,37 @@ impl Machine {
             | Command::SpanFind { .. }
             | Command::Free { .. } => self.calls.command(call, command, out),
         }
+    }
+
+    /// What a command asks for, if that is lost. It stays lost: no answer is later than this.
+    fn asks_for_lost(&self, command: &Command) -> Option<Lost> {
+        match command {
+            Command::Lock { lock, .. } => self.recovery.lost_domain(*lock, self.placement.geometry),
+            Command::Ensure { page } => self.recovery.lost(*page),
+            Command::Cover { .. }
+            | Command::Unlock { .. }
+            | Command::Barrier
+            | Command::Leave
+            | Command::RootPublish { .. }
+            | Command::Sync
+            | Command::LockWithdraw { .. }
+            | Command::RootClaim { .. }
+            | Command::RootAbandon { .. }
+            | Command::SpanLease { .. }
+            | Command::SpanReturn { .. }
+            | Command::SpanFind { .. }
+            | Command::Free { .. } => None,
+        }
+    }
+
+    /// A thread wants `page` to be here: what it waits for is the same as if it had loaded from it.
+    fn ensure(&mut self, now: Time, call: CallId, page: PageId, out: &mut Outbox<'_>) {
+        if self.local.access(page) >= Access::Read {
+            out.act(Action::Complete { call, reply: Reply::Ensured });
+            return;
+        }
+        self.calls.ensure(call, page);
+        self.fault(now, page, Want::Read, out);
     }
 
     fn receive_from_peer(&mut self, now: Time, from: NodeId, message: Message, out: &mut Outbox<'_>) {

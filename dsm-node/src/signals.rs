@@ -29,11 +29,9 @@ pub(crate) enum Reason {
     /// This node has left.
     Left = 1,
     /// The others went on without this node.
-    #[cfg_attr(
-        not(test),
-        allow(dead_code, reason = "nodes are evicted by membership, which is not here yet")
-    )]
     Evicted = 2,
+    /// A majority was out of reach for too long.
+    NoQuorum = 3,
 }
 
 /// The region, for the handlers: they may read atomics and nothing that a lock guards. A size of zero is no region.
@@ -180,6 +178,10 @@ fn reason(signal: libc::c_int, code: libc::c_int) -> Option<&'static str> {
         }
         evicted if evicted == Reason::Evicted as u8 => Some(
             "this node was evicted: the others took it for dead and went on; start it again as a new node",
+        ),
+        lonely if lonely == Reason::NoQuorum as u8 => Some(
+            "this node did not reach a majority of the members for too long; start the cluster again once they can \
+             reach each other",
         ),
         // A member's fault that no page fetch can resolve, such as a jump into the region, is not ours.
         _ => None,

@@ -180,13 +180,23 @@ impl Local {
         })
     }
 
-    /// This node owns `page` from now on, and has its bytes; `shared` if others have read copies.
-    pub fn adopt(&mut self, page: PageId, shared: bool) {
+    /// This node owns `page` from now on, whose owner is gone, and has its bytes; others have read `copies`, and members
+    /// have `kept` these states of it.
+    pub fn adopt(&mut self, page: PageId, copies: Copyset, kept: &[(NodeId, Version)]) {
         let state = self.pages.entry(page).or_insert(Page::UNTOUCHED);
-        state.ownership = if shared { Ownership::Shared } else { Ownership::Sole };
-        if shared {
-            debug_assert!(state.access < Access::Write, "{page} has copies elsewhere");
+        state.ownership = if copies.is_empty() { Ownership::Sole } else { Ownership::Shared };
+        debug_assert!(copies.is_empty() || state.access < Access::Write, "{page} has copies elsewhere");
+        self.commits.adopt(page, kept, copies);
+    }
+
+    /// This node goes on owning `page`; others have read `copies`, and members have `kept` these states of it.
+    pub fn keep_on(&mut self, page: PageId, copies: Copyset, kept: &[(NodeId, Version)]) {
+        if let Some(state) = self.pages.get_mut(&page)
+            && state.ownership != Ownership::Elsewhere
+        {
+            state.ownership = if copies.is_empty() { Ownership::Sole } else { Ownership::Shared };
         }
+        self.commits.reported(page, kept, copies);
     }
 
     /// The pages that this node owns.
@@ -202,19 +212,11 @@ impl Local {
     /// A page is gone for good.
     pub fn forget(&mut self, page: PageId) {
         self.pages.remove(&page);
-    }
-
-    /// Copies of a page that are elsewhere, after a change of the view.
-    pub fn set_shared(&mut self, page: PageId, copies: Copyset) {
-        if let Some(state) = self.pages.get_mut(&page)
-            && state.ownership != Ownership::Elsewhere
-        {
-            state.ownership = if copies.is_empty() { Ownership::Sole } else { Ownership::Shared };
-        }
+        self.commits.forget(page);
     }
 
     /// Whether the frame of `page` is neither mapped nor about to be.
-    fn is_idle(&self, page: PageId) -> bool {
+    pub fn is_idle(&self, page: PageId) -> bool {
         self.pages.get(&page).is_none_or(|state| {
             state.access == Access::None && state.ownership == Ownership::Elsewhere && state.pending.is_none()
         })

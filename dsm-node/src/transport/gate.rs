@@ -4,7 +4,7 @@
 //! out: [`Incoming`].
 
 use super::endpoint::Endpoint;
-use super::handshake::{Hello, Purpose, Refusal, Subject, Terms, VERSION};
+use super::handshake::{Habitat, Hello, Purpose, Refusal, Subject, Terms, VERSION};
 use super::stream::{KEEPALIVE_IDLE, KEEPALIVE_INTERVAL, Stream, USER_TIMEOUT};
 use crate::error::PATIENCE;
 use crossbeam_channel::Sender;
@@ -100,6 +100,7 @@ impl Notifier {
 pub(super) struct Member {
     pub incarnation: Incarnation,
     pub endpoint: Endpoint,
+    pub habitat: Habitat,
 }
 
 /// The cluster, once it is formed.
@@ -107,6 +108,8 @@ pub(super) struct Member {
 pub(super) struct Cluster {
     pub id: u64,
     pub members: Vec<Member>,
+    /// Whether a launcher votes on the membership.
+    pub witness: bool,
 }
 
 /// Somebody at the rendezvous.
@@ -136,6 +139,7 @@ pub(super) enum Verdict {
 pub(super) struct Gate {
     pub rank: NodeId,
     pub incarnation: Incarnation,
+    pub habitat: Habitat,
     pub terms: Terms,
     /// What the links have received, by rank.
     received: Vec<Arc<AtomicU64>>,
@@ -154,14 +158,14 @@ struct State {
 
 impl Gate {
     pub fn new(
-        rank: NodeId,
-        incarnation: Incarnation,
+        (rank, incarnation): (NodeId, Incarnation),
+        habitat: Habitat,
         terms: Terms,
         received: Vec<Arc<AtomicU64>>,
         joins: Option<Sender<Joiner>>,
     ) -> Gate {
         let state = State { joins, ..State::default() };
-        Gate { rank, incarnation, terms, received, state: Mutex::new(state) }
+        Gate { rank, incarnation, habitat, terms, received, state: Mutex::new(state) }
     }
 
     /// The cluster is formed: nobody joins any more, and peers are known.

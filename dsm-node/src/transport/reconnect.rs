@@ -162,6 +162,7 @@ pub(super) fn call(
         incarnation: gate.incarnation,
         purpose: Purpose::Link { cluster, received_through: gate.received_through(peer) },
         listen: String::new(),
+        habitat: gate.habitat,
         terms: gate.terms.clone(),
     };
     let failed = |error| describe(peer, error);
