@@ -14,6 +14,7 @@ pub mod access;
 pub mod action;
 pub mod copyset;
 pub mod event;
+pub mod failpoint;
 pub mod geometry;
 pub mod ids;
 pub mod limits;

@@ -126,7 +126,8 @@ fn is_channel(socket: BorrowedFd<'_>) -> bool {
 }
 
 impl<Out: Serialize, In: DeserializeOwned> End<Out, In> {
-    fn new(socket: OwnedFd) -> End<Out, In> {
+    /// The end that `socket` is.
+    pub fn new(socket: OwnedFd) -> End<Out, In> {
         End { socket, closed: AtomicBool::new(false), rejected: AtomicU64::new(0), direction: PhantomData }
     }
 

@@ -8,6 +8,7 @@ use crate::heap;
 use crate::signals;
 use crate::stats::Stats;
 use crate::transport::{Flushed, Voice};
+use dsm_core::failpoint::{Moment, change};
 use dsm_core::{
     Access, Action, Address, CallId, Cause, Command, Event, Message, NodeId, PageId, Payload, Want, limits,
 };
@@ -17,6 +18,11 @@ const UNANSWERED: CallId = CallId(u64::MAX);
 
 impl Engine {
     pub(super) fn carry_out(&mut self, action: Action) -> Result<()> {
+        if !self.failpoints.is_empty()
+            && let Some(name) = change(&action)
+        {
+            self.pass(Moment::Change, name);
+        }
         match action {
             Action::Protect { page, access } => self.protect(page, access)?,
             Action::Install { page, access, payload } => self.install(page, access, payload)?,
@@ -103,10 +109,22 @@ impl Engine {
     }
 
     fn queue(&mut self, to: NodeId, message: &Message, page: Option<PageId>) {
+        if self.pass(Moment::Send, message.name()) {
+            return;
+        }
         let Some(link) = self.links.get_mut(to.index()).and_then(Option::as_mut) else { return };
         if let Err(error) = link.send(message, page) {
             // Only a message beyond the wire's limits cannot be encoded, and every limit is checked where it is made.
             signals::die(&format!("{}: cannot encode {message:?} to {to}: {error}", self.me));
+        }
+        self.pass_sent(to, message);
+    }
+
+    /// A message was queued: a failpoint behind it wants it to have left.
+    pub(super) fn pass_sent(&mut self, to: NodeId, message: &Message) {
+        if !self.failpoints.is_empty() {
+            self.flush(to);
+            self.pass(Moment::Sent, message.name());
         }
     }
 

@@ -2,6 +2,7 @@
 
 use super::Engine;
 use super::copies::Copies;
+use super::failpoints;
 use super::faults::Faults;
 use super::members::{Beginning, Members};
 use super::poller::{Poller, Source};
@@ -154,6 +155,7 @@ impl Engine {
             copies: Copies::default(),
             discards: Discards::default(),
             recovering: None,
+            failpoints: failpoints::from_environment()?,
             departing: false,
             stopping: false,
         };

@@ -19,6 +19,7 @@ use crate::pidfd;
 use crate::signals;
 use crate::transport::{Habitat, Peer};
 use crate::witness::{Channel, ToLauncher, ToNode, WitnessPacket};
+use dsm_core::failpoint::Moment;
 use dsm_core::membership::{Fact, Identity, Intent, Membership, OmniStore, Settings, VoterId};
 use dsm_core::{
     CallId, Event, Incarnation, Message, NodeId, PageId, Reply, Time, View, ViewId, Want,
@@ -281,10 +282,19 @@ impl Engine {
             self.members.postponed.push_back(Postponed::Heard { from, view, message, aside });
             return Ok(());
         }
+        let name = message.name();
+        if self.pass(Moment::Receive, name) {
+            return Ok(());
+        }
         if let Some(bytes) = aside {
             self.copies.put_aside(from, &message, bytes);
         }
-        self.handle(Event::Received { from, message })
+        self.handle(Event::Received { from, message })?;
+        if !self.failpoints.is_empty() {
+            self.flush_all();
+            self.pass(Moment::Received, name);
+        }
+        Ok(())
     }
 
     /// A thread faulted.

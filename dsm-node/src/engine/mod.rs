@@ -14,6 +14,7 @@
 mod act;
 mod copies;
 mod examine;
+mod failpoints;
 mod faults;
 mod join;
 mod members;
@@ -34,6 +35,7 @@ use crate::transport::{Heard, Incoming, Link, Mesh, Stream};
 use crate::uffd::FaultBuffer;
 use copies::Copies;
 use crossbeam_channel::{Receiver, Sender};
+use dsm_core::failpoint::Failpoints;
 use dsm_core::membership::Fact;
 use dsm_core::{Actions, CallId, Copyset, Event, Geometry, Machine, NodeId, Reply};
 use faults::Faults;
@@ -93,6 +95,7 @@ pub(super) struct Engine {
     copies: Copies,
     discards: Discards,
     recovering: Option<Recovering>,
+    failpoints: Failpoints,
     /// Every program is done: peers that hang up have left, and are not lost.
     departing: bool,
     stopping: bool,

@@ -7,6 +7,7 @@ use crate::error::Result;
 use crate::signals;
 use crate::testing::RecoveryTime;
 use crate::transport::Frames;
+use dsm_core::failpoint::Moment;
 use dsm_core::{Access, Copyset, Lost, Message, NodeId, PageId, RecordId, Replication, Source, Time, ViewId};
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -62,11 +63,15 @@ impl Engine {
         };
         self.stats.pages_committed += 1;
         for buddy in to.iter() {
+            if self.pass(Moment::Send, message.name()) {
+                continue;
+            }
             let Some(link) = self.links.get_mut(buddy.index()).and_then(Option::as_mut) else { continue };
             if let Err(error) = link.send_copy(message, Arc::clone(&bytes)) {
                 signals::die(&format!("{}: cannot encode {message:?} to {buddy}: {error}", self.me));
             }
             self.mark_unflushed(buddy);
+            self.pass_sent(buddy, message);
         }
     }
 

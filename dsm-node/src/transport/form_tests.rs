@@ -3,13 +3,13 @@
 use super::acceptor::{CALLERS_MAX, HANDSHAKE_PATIENCE};
 use super::form::{Formation, Mesh, form};
 use super::gate::Incoming;
-use super::handshake::{Identity, Refusal};
-use super::link::LinkDown;
+use super::handshake::{Habitat, Identity, Refusal, Terms};
+use super::link::{LinkDown, Voice};
 use super::stream::{Stream, transport};
 use super::testing::VecFrames;
 use super::{Endpoint, Frames, Kind, Link};
 use crate::error::Error;
-use dsm_core::{Geometry, Incarnation, Message, NodeId};
+use dsm_core::{Geometry, Host, Incarnation, Message, NodeId};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use std::net::TcpListener;
 use std::os::fd::OwnedFd;
@@ -397,21 +397,6 @@ fn a_dead_peer_is_unreachable_from_both_sides_in_bounded_time() {
     }
     // The rest of the 5 s is for noticing that a machine fell silent; the death of a process shows at once.
     assert!(began.elapsed() < Duration::from_millis(2500), "took {:?}", began.elapsed());
-}
-
-#[test]
-fn a_peer_that_was_given_up_learns_so_when_it_calls() {
-    let mut meshes = form_well(formations(2, Kind::Unix));
-    link(&mut meshes[0], 1).detach();
-    link(&mut meshes[1], 0).detach();
-    meshes[0].reconnect.give_up(NodeId(1));
-    meshes[1].reconnect.begin(NodeId(0));
-    let incoming = meshes[1].incoming.recv_timeout(PATIENCE).expect("an answer comes");
-    assert!(
-        matches!(&incoming, Incoming::PeerUnreachable { peer: NodeId(0), cause } if cause.contains("given up")),
-        "{incoming:?}"
-    );
-    assert!(matches!(stranger(&meshes[0]), Incoming::Refused { refusal: Refusal::GivenUp { .. }, .. }));
 }
 
 #[test]
