@@ -198,7 +198,7 @@ impl World {
         if matches!(reply, Reply::Span(_)) {
             return Ok(());
         }
-        if self.keeps_back(node, call, reply) {
+        if self.keeps_back(node, call, reply)? {
             return Ok(());
         }
         let Some(index) = self.node(node).calls.remove(&call) else {

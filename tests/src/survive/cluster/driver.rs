@@ -19,8 +19,7 @@ const CLOSED_DELAY: (u64, u64) = (20_000, 2_000_000);
 /// How late an engine usually is for its own wake-up call, at most.
 const LATE_NANOS: u64 = 100_000;
 
-/// How many in a thousand wake-up calls are much later: the machine is busy. At most by this part of a lease.
-const BUSY_PERMILLE: u64 = 30;
+/// Where the machines are busy, wake-up calls may come later by this part of a lease.
 const BUSY_PART: u64 = 3;
 
 impl World {
@@ -55,14 +54,18 @@ impl World {
         }
         let ignores = self.is_mutant(Mutant::IgnoresFreeze);
         let Some(cluster) = &mut self.cluster else { return Ok(()) };
-        cluster.checks.after(now, &cluster.processes, process, ignores)?;
+        // One that does not notice that it is over is found by what follows from that.
+        if cluster.processes[process].membership.deadline().is_some() {
+            cluster.checks.after(now, &cluster.processes, process, ignores)?;
+        }
         self.set_alarm(process);
         Ok(())
     }
 
     fn set_alarm(&mut self, process: ProcessId) {
         let lease = self.lease();
-        let late = if self.rng.chance(BUSY_PERMILLE) { lease / BUSY_PART } else { LATE_NANOS };
+        let busy = self.trouble_permille(|trouble| trouble.busy_permille);
+        let late = if self.rng.chance(busy) { lease / BUSY_PART } else { LATE_NANOS };
         let late = self.rng.below(late);
         let Some(cluster) = &mut self.cluster else { return };
         let it = &mut cluster.processes[process];

@@ -73,20 +73,26 @@ impl World {
     }
 
     /// Whether the answer to a call has to wait: on the strength of it a thread would go on.
-    pub(in crate::survive) fn keeps_back(&mut self, node: NodeId, call: CallId, reply: Reply) -> bool {
+    pub(in crate::survive) fn keeps_back(&mut self, node: NodeId, call: CallId, reply: Reply) -> Check<bool> {
         if self.cluster.is_none() {
-            return false;
+            return Ok(false);
         }
         if !self.is_held(node) {
             if self.holds_lease(node) || self.is_mutant(Mutant::AnswersWithoutLease) {
-                return false;
+                if self.is_out(node) {
+                    let newest = self.view.id();
+                    return Err(format!(
+                        "{node} answers {call:?} with {reply:?} though it is not in {newest}"
+                    ));
+                }
+                return Ok(false);
             }
             self.hold(node);
         }
         if !self.is_mutant(Mutant::DropsAnswers) {
             self.put_aside(node, Postponed::Answered(call, reply));
         }
-        true
+        Ok(true)
     }
 
     /// The lease is over, which nobody has noticed before: from now on nothing leaves. The membership is told at once.
@@ -121,7 +127,7 @@ impl World {
         for postponed in core::mem::take(&mut cluster.drivers[node.index()].postponed) {
             match postponed {
                 Postponed::Heard(mut said) => {
-                    if self.is_mutant(Mutant::HearsPutOffOfOldViews) && !self.is_held(node) {
+                    if self.is_mutant(Mutant::HearsPutOffOfOldViews) {
                         said.view = said.view.max(self.nodes[node.index()].installed);
                     }
                     if !self.nodes[node.index()].dead {

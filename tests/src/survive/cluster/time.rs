@@ -17,6 +17,9 @@ const ENGINE_LAG: u64 = 300_000;
 const LATE_PERMILLE: u64 = 300;
 const LATE_LAG: u64 = 5_000_000;
 
+/// When a connection is tried that is refused, in nanoseconds.
+const REFUSED_DELAY: u64 = 1_000_000;
+
 /// Who does what is going to happen.
 enum Runs {
     /// A thread of this process.
@@ -190,6 +193,7 @@ impl World {
                     cluster.network.set_one_way(*from, *to, true);
                 }
                 self.disturb(&[*from, *to]);
+                self.refuse(*from, *to);
             }
             Nemesis::Link(a, b, cut) => self.set_links(&[*a], &[*b], *cut),
             Nemesis::Slow(rank, delay) => {
@@ -227,8 +231,24 @@ impl World {
         }
         self.disturb(some);
         self.disturb(others);
+        if cut && let (Some(one), Some(other)) = (some.first(), others.first()) {
+            self.refuse(*one, *other);
+        }
         if !cut {
             self.drain_mended();
+        }
+    }
+
+    /// A connection over a link that is cut may be refused, which looks like a death.
+    fn refuse(&mut self, one: VoterId, other: VoterId) {
+        let permille = self.cluster.as_ref().map_or(0, |cluster| cluster.trouble.refused_permille);
+        for (who, whom) in [(one, other), (other, one)] {
+            if let (Some(process), VoterId::Node(node)) = (self.process(who), whom)
+                && who != whom
+                && self.rng.chance(permille)
+            {
+                self.told_later(process, REFUSED_DELAY, Fact::Suspected { node });
+            }
         }
     }
 

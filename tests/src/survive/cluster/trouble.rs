@@ -23,7 +23,10 @@ const TROUBLES_MAX: u64 = 4;
 const FLAPS_MAX: u64 = 6;
 
 /// From one instruction to the next, at most: programs last for a part of a lease, or for some leases.
-const THINK: [u64; 3] = [200_000, 2_000_000, 5_000_000];
+const THINK: [u64; 3] = [500_000, 2_000_000, 5_000_000];
+
+/// Programs are repeated until the shortest would take so long, in nanoseconds, if nobody waited for anything.
+const PROGRAM: [u64; 3] = [0, 150_000_000, 300_000_000];
 
 /// What goes wrong.
 #[derive(Clone, Debug)]
@@ -36,6 +39,10 @@ pub struct Trouble {
     pub pidfds: bool,
     /// How many in a thousand deaths the launcher sees.
     pub launcher_permille: u64,
+    /// How many in a thousand wake-up calls come late.
+    pub busy_permille: u64,
+    /// How many in a thousand broken links are taken for deaths, since connections are refused.
+    pub refused_permille: u64,
     /// How many in a thousand deaths others take for one, since connections are refused.
     pub suspect_permille: u64,
 }
@@ -55,6 +62,8 @@ impl Trouble {
             members.map(|node| (node, Incarnation(u64::from(node.0) + 1), Host(u64::from(node.0) % hosts)));
         plan.view = View::first(named, plan.view.replicas());
         plan.think = *rng.pick(&THINK);
+        let length = *rng.pick(&PROGRAM);
+        lengthen(plan, length);
         // Deaths at an instant are among the troubles.
         plan.deaths.retain(|(_, when)| matches!(when, When::Nth(..)));
         if rng.chance(500) {
@@ -75,7 +84,17 @@ impl Trouble {
                     None => rng.below(TROUBLE_LEASES * lease),
                 };
             let what = one(rng, &ids, lease);
-            if let Nemesis::Flap(a, b, period, times) = what {
+            if let Nemesis::OneWay(from, to, span) = what
+                && rng.chance(DEAF_PERMILLE)
+            {
+                // One that hears nobody, or that nobody hears.
+                let deaf = rng.chance(500);
+                for other in ids.iter().filter(|other| **other != to) {
+                    let (from, to) = if deaf { (*other, to) } else { (to, *other) };
+                    list.push((at, Nemesis::OneWay(from, to, span)));
+                }
+                list.push((at, Nemesis::OneWay(from, to, span)));
+            } else if let Nemesis::Flap(a, b, period, times) = what {
                 for flap in 0..times {
                     list.push((at + 2 * flap * period, Nemesis::Link(a, b, true)));
                     list.push((at + (2 * flap + 1) * period, Nemesis::Link(a, b, false)));
@@ -91,11 +110,29 @@ impl Trouble {
             list,
             rest,
             pidfds: rng.chance(500),
+            busy_permille: *rng.pick(&[0, 30, 300]),
+            refused_permille: *rng.pick(&[0, 0, 300]),
             launcher_permille: *rng.pick(&[0, 500, 1000]),
             suspect_permille: *rng.pick(&[0, 500, 1000]),
         }
     }
 }
+
+/// Of a thousand links that are cut in one direction, as many take all links of the node along.
+const DEAF_PERMILLE: u64 = 600;
+
+/// Repeats all programs, equally often, since barriers are as many on each node.
+fn lengthen(plan: &mut Plan, length: u64) {
+    let shortest = plan.programs.iter().flatten().map(Vec::len).min().unwrap_or(1).max(1);
+    let one = u64::try_from(shortest).unwrap_or(1) * (plan.think / 2);
+    let times = usize::try_from(length.div_ceil(one)).unwrap_or(1).clamp(1, TIMES_MAX);
+    for program in plan.programs.iter_mut().flatten() {
+        *program = program.repeat(times);
+    }
+}
+
+/// So often at most: beyond, a run would take seconds.
+const TIMES_MAX: usize = 12;
 
 fn one(rng: &mut Rng, ids: &[VoterId], lease: u64) -> Nemesis {
     let rank = |rng: &mut Rng| match *rng.pick(ids) {
@@ -103,10 +140,12 @@ fn one(rng: &mut Rng, ids: &[VoterId], lease: u64) -> Nemesis {
         VoterId::Witness => 0,
     };
     // Some are over well before a lease has run out, some long after.
-    let span = |rng: &mut Rng| {
-        if rng.chance(400) { rng.between(lease / 10, lease) } else { rng.between(lease, 4 * lease) }
+    let span = |rng: &mut Rng| match rng.weighted(&[4, 3, 3]) {
+        0 => rng.between(lease / 10, lease),
+        1 => rng.between(lease, lease + lease / 5),
+        _ => rng.between(lease, 4 * lease),
     };
-    match rng.weighted(&[5, 1, 6, 1, 4, 3, 2, 2]) {
+    match rng.weighted(&[5, 1, 6, 2, 4, 4, 2, 2]) {
         0 => Nemesis::Crash(rank(rng)),
         1 => Nemesis::CrashWitness,
         2 => Nemesis::Stop(*rng.pick(ids), span(rng)),
