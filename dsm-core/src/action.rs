@@ -6,7 +6,7 @@ use crate::access::Access;
 use crate::copyset::Copyset;
 use crate::event::Timer;
 use crate::ids::{Address, CallId, NodeId, PageId, RecordId, ViewId};
-use crate::message::{Message, Payload, RootAnswer, SpanRange};
+use crate::message::{Lost, Message, Payload, RootAnswer, SpanRange};
 use crate::time::Time;
 
 /// The actions of one event, in order. The driver drains it before it hands in the next event.
@@ -161,6 +161,8 @@ pub enum Replication {
         first: PageId,
         /// How many.
         pages: u64,
+        /// The first of them, who owned it last, and when they were found lost.
+        lost: Lost,
     },
     /// All members have recovered from the change of the view: faults are served again.
     Resumed {
@@ -188,6 +190,12 @@ pub enum Reply {
     },
     /// What was written is replicated.
     Synced,
+    /// The section has these spans.
+    Covered,
+    /// The page is here, and can be read.
+    Ensured,
+    /// The page, or the domain that the lock owns, is lost.
+    Lost(Lost),
     /// The lock is not the caller's; `holder` has it.
     LockDenied {
         /// Who holds it.

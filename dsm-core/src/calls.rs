@@ -5,7 +5,7 @@ use crate::action::{Action, Cause, Reply};
 use crate::copyset::Copyset;
 use crate::event::Command;
 use crate::ids::{CallId, LockId, NodeId, PageId, Ticket, ViewId};
-use crate::message::{Message, RootAnswer, SpanOwner, SpanRange, Zone};
+use crate::message::{Lost, Message, RootAnswer, SpanOwner, SpanRange, Zone};
 use crate::notes::Notes;
 use crate::outbox::Outbox;
 use crate::placement::Placement;
@@ -19,6 +19,8 @@ pub(crate) struct Calls {
     waiting: BTreeMap<CallId, Waiting>,
     /// The locks that threads of this node hold, by the call that acquired each.
     held: BTreeMap<LockId, CallId>,
+    /// The calls that wait for a page to be here.
+    ensuring: BTreeMap<PageId, Vec<CallId>>,
     /// The roots that threads of this node are creating, and their layouts.
     creating: BTreeMap<String, u64>,
     /// What this node knows of the spans and roots of others' homes.
@@ -64,6 +66,7 @@ impl Calls {
             placement,
             waiting: BTreeMap::new(),
             held: BTreeMap::new(),
+            ensuring: BTreeMap::new(),
             creating: BTreeMap::new(),
             notes: Notes::default(),
             generation: 0,
@@ -103,7 +106,10 @@ impl Calls {
             | Command::SpanReturn { .. }
             | Command::Free { .. } => self.tell(command, out),
             // These are between this node's threads and its own commits.
-            Command::Cover { .. } | Command::Sync => {}
+            Command::Cover { .. }
+            | Command::UnlockTogether { .. }
+            | Command::Ensure { .. }
+            | Command::Sync => {}
         }
     }
 
@@ -145,6 +151,8 @@ impl Calls {
             | Command::SpanLease { .. }
             | Command::SpanFind { .. }
             | Command::Cover { .. }
+            | Command::UnlockTogether { .. }
+            | Command::Ensure { .. }
             | Command::Sync => unreachable!("a command that is waited for, or that nobody is told of"),
         };
         out.send(to, message);
@@ -326,29 +334,67 @@ impl Calls {
         }
     }
 
-    /// All members have recovered, and one of them has passed `passed` barriers: what waits is asked anew.
-    pub fn resume(&mut self, passed: u64, view: ViewId, out: &mut Outbox<'_>) {
+    /// A call waits until `page` is here.
+    pub fn ensure(&mut self, call: CallId, page: PageId) {
+        self.ensuring.entry(page).or_default().push(call);
+    }
+
+    /// Answers the calls that wait for pages that are here by now, or lost.
+    pub fn ensured(
+        &mut self,
+        here: impl Fn(PageId) -> bool,
+        lost: impl Fn(PageId) -> Option<Lost>,
+        out: &mut Outbox<'_>,
+    ) {
+        self.ensuring.retain(|page, calls| {
+            let reply = match lost(*page) {
+                Some(lost) => Reply::Lost(lost),
+                None if here(*page) => Reply::Ensured,
+                None => return true,
+            };
+            calls.drain(..).for_each(|call| out.act(Action::Complete { call, reply }));
+            false
+        });
+    }
+
+    /// All members have recovered, and one of them has passed `passed` barriers: what waits is asked anew, but for the
+    /// locks of domains that are `lost`.
+    pub fn resume(
+        &mut self,
+        passed: u64,
+        view: ViewId,
+        lost: impl Fn(LockId) -> Option<Lost>,
+        out: &mut Outbox<'_>,
+    ) {
         if let Some(call) = self.find(&Call::Barrier).filter(|_| self.generation < passed) {
             self.generation = passed;
             self.complete(call, Reply::BarrierPassed { view }, out);
         }
         let waiting = core::mem::take(&mut self.waiting);
         for (id, Waiting { call, .. }) in waiting {
-            self.ask(id, call, out);
+            let gone = match &call {
+                Call::Lock { lock, wait: _ } => lost(*lock),
+                Call::Barrier | Call::Leave | Call::Root { .. } | Call::Lease(_) | Call::Find { .. } => None,
+            };
+            match gone {
+                Some(lost) => out.act(Action::Complete { call: id, reply: Reply::Lost(lost) }),
+                None => self.ask(id, call, out),
+            }
         }
     }
 
     /// A peer is gone: no call of this node can be trusted to complete.
     pub fn peer_lost(&mut self, node: NodeId, out: &mut Outbox<'_>) {
         let node = *self.lost.get_or_insert(node);
-        for call in core::mem::take(&mut self.waiting).into_keys() {
+        let ensuring = core::mem::take(&mut self.ensuring).into_values().flatten();
+        for call in core::mem::take(&mut self.waiting).into_keys().chain(ensuring) {
             out.act(Action::Complete { call, reply: Reply::PeerLost { node } });
         }
     }
 
     /// Whether no call waits.
     pub fn is_quiet(&self) -> bool {
-        self.waiting.is_empty()
+        self.waiting.is_empty() && self.ensuring.is_empty()
     }
 
     fn lease(&mut self, id: CallId, pages: u64, owner: SpanOwner, out: &mut Outbox<'_>) {

@@ -134,7 +134,8 @@ impl Commits {
         if let Some(custody) = custody {
             state.custody = Some(Custody { holders: custody.holders.without(me), ..custody });
         }
-        let committed = state.custody.is_some() || self.thin.contains(&page);
+        // Also one whose acks are still to come: nobody else may have it, should the view change before.
+        let committed = state.custody.is_some() || state.record.is_some() || self.thin.contains(&page);
         if withheld && committed && !state.twin {
             state.twin = true;
             out.act(Action::Replicate(Replication::KeepTwin { page }));
@@ -162,6 +163,25 @@ impl Commits {
     /// A section of `lock` begins or grows: pages of `spans` are withheld until it ends.
     pub fn open(&mut self, lock: LockId, spans: &[SpanRange]) {
         self.sections.entry(lock).or_default().extend(spans);
+    }
+
+    /// Whether a section of `lock` is open here.
+    pub fn is_open(&self, lock: LockId) -> bool {
+        self.sections.contains_key(&lock)
+    }
+
+    /// The locks whose sections are open here.
+    pub fn open_sections(&self) -> impl Iterator<Item = LockId> + '_ {
+        self.sections.keys().copied()
+    }
+
+    /// Whether a record may have stores to the first page of the domain of `lock`, or to `spans`.
+    pub fn has_stores_in(&self, lock: LockId, spans: &[SpanRange]) -> bool {
+        let first = self.geometry.page_of(lock.0).filter(|page| self.dirty.contains(page));
+        let in_spans = spans
+            .iter()
+            .flat_map(|span| self.dirty.range(span.first..PageId(span.first.0.saturating_add(span.pages))));
+        first.iter().chain(in_spans).any(|page| !self.withholds(*page))
     }
 
     /// The section of `lock` is over.

@@ -67,7 +67,8 @@ pub enum Progress {
 /// What an application thread may ask for.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub enum Command {
-    /// Acquire a lock; queue for it if `wait`. Answer: `Locked`, `LockDenied`.
+    /// Acquire a lock; queue for it if `wait`. Answer: `Locked`, `LockDenied`, or `Lost` if the lock's
+    /// domain is.
     Lock {
         /// The lock.
         lock: LockId,
@@ -83,7 +84,8 @@ pub enum Command {
         waiting: CallId,
     },
     /// The domain of a held lock has these spans besides its first page: they are not committed before its section
-    /// ends. No answer.
+    /// ends. To be said, and its answer awaited, before the section stores to them; spans that this node leases for the
+    /// domain while the section is open need not be told. Answer: `Covered`.
     Cover {
         /// The lock.
         lock: LockId,
@@ -96,6 +98,17 @@ pub enum Command {
         lock: LockId,
         /// The call that acquired it.
         acquired: CallId,
+    },
+    /// Release several locks of one thread, once what was written is replicated: their sections are in one record. No
+    /// answer.
+    UnlockTogether {
+        /// The locks, and for each the call that acquired it.
+        locks: Vec<(LockId, CallId)>,
+    },
+    /// Bring a page here, readable. Answer: `Ensured`, or `Lost`.
+    Ensure {
+        /// The page.
+        page: PageId,
     },
     /// Wait until what was written outside open sections is replicated. Answer: `Synced`.
     Sync,
@@ -129,7 +142,7 @@ pub enum Command {
         /// Who is to own them.
         owner: SpanOwner,
     },
-    /// Give a leased run back. No answer.
+    /// Give a leased run back, once the sections are replicated that are open on this node now. No answer.
     SpanReturn {
         /// Its first page.
         first: PageId,
@@ -139,7 +152,8 @@ pub enum Command {
         /// The page.
         page: PageId,
     },
-    /// A block of the plain heap was dropped here that another node leased. No answer.
+    /// A block of the plain heap was dropped here. Its lessee, which may be this node, is told once the sections are
+    /// replicated that are open on this node now. No answer.
     Free {
         /// Where it begins.
         address: Address,

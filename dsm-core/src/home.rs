@@ -94,12 +94,16 @@ impl Home {
         Ok(())
     }
 
-    /// The pages that somebody has stored to.
-    pub fn written(&self) -> impl Iterator<Item = PageId> + '_ {
-        let written = |entry: &Entry| {
-            entry.owner.is_some() || entry.active.is_some_and(|fault| fault.want == Want::Write)
+    /// The pages that somebody has stored to, and whose each was last: whoever may store to it now, if that node is not
+    /// among `members` and so cannot tell by itself.
+    pub fn written(&self, members: Copyset) -> impl Iterator<Item = (PageId, NodeId)> + '_ {
+        let owner = move |entry: &Entry| match entry.active {
+            Some(Fault { transaction, want: Want::Write }) if !members.contains(transaction.node) => {
+                Some(transaction.node)
+            }
+            Some(_) | None => entry.owner,
         };
-        self.entries.iter().filter(move |(_, entry)| written(entry)).map(|(page, _)| *page)
+        self.entries.iter().filter_map(move |(page, entry)| Some((*page, owner(entry)?)))
     }
 
     /// Another view: the directory is told anew.

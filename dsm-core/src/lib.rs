@@ -14,6 +14,7 @@ pub mod access;
 pub mod action;
 pub mod copyset;
 pub mod event;
+pub mod failpoint;
 pub mod geometry;
 pub mod ids;
 pub mod limits;
@@ -50,7 +51,8 @@ pub use ids::{
 };
 pub use machine::{Landing, Machine, Violation};
 pub use message::{
-    Commit, Custody, Holding, Message, Note, PageRun, Payload, Report, RootAnswer, SpanOwner, SpanRange, Zone,
+    Commit, Custody, Holding, Lost, Message, Note, PageRun, Payload, Report, RootAnswer, SpanOwner,
+    SpanRange, Zone,
 };
 pub use time::Time;
 pub use view::{Host, Member, View};

@@ -4,9 +4,10 @@
 
 use crate::access::Access;
 mod recover;
+mod sections;
 
 use crate::access::Want;
-use crate::action::{Action, Actions, Cause, Replication};
+use crate::action::{Action, Actions, Cause, Replication, Reply};
 use crate::barrier::Barrier;
 use crate::calls::Calls;
 use crate::checks::Checks;
@@ -18,7 +19,7 @@ use crate::home::Home;
 use crate::ids::{Address, CallId, Incarnation, NodeId, PageId, RecordId, TransactionId, Version};
 use crate::local::{Forward, Grant, Local};
 use crate::locks::Locks;
-use crate::message::{Commit, Custody, Message, Payload, SpanOwner};
+use crate::message::{Commit, Custody, Lost, Message, Payload, SpanOwner};
 use crate::outbox::Outbox;
 use crate::placement::Placement;
 use crate::recovery::{Phase, Recovery};
@@ -26,6 +27,7 @@ use crate::roots::Roots;
 use crate::spans::Spans;
 use crate::time::Time;
 use crate::view::{Host, View};
+use sections::GivenUp;
 use std::collections::VecDeque;
 
 /// Where the bytes behind a message are to go.
@@ -77,6 +79,8 @@ pub struct Machine {
     announced: bool,
     /// Commands of which others may learn only once a record is acked, in order.
     ordered: VecDeque<Ordered>,
+    /// What threads gave up while sections were open, in order.
+    given_up: Vec<GivenUp>,
     /// Messages to this node itself: empty between events, kept so that no event allocates it.
     to_self: VecDeque<Message>,
 }
@@ -124,6 +128,7 @@ impl Machine {
             recovery: Recovery::new(view),
             announced: false,
             ordered: VecDeque::new(),
+            given_up: Vec::new(),
             to_self: VecDeque::new(),
         }
     }
@@ -164,7 +169,7 @@ impl Machine {
             Event::Received { from, message } => self.receive_from_peer(now, from, message, &mut outbox),
             Event::TimerFired(Timer::Residency(page)) => self.local.residency_over(page, &mut outbox),
             Event::Probed { page, progress } => self.local.probed(now, page, progress, &mut outbox),
-            Event::Command { call, command } => self.command(call, command, &mut outbox),
+            Event::Command { call, command } => self.command(now, call, command, &mut outbox),
             Event::ViewInstalled(view) => self.install(view, &mut outbox),
             Event::PeerLost { node } => {
                 let placement = self.placement;
@@ -187,6 +192,9 @@ impl Machine {
                 }
             }
         }
+        let (local, recovery) = (&self.local, &self.recovery);
+        let here = |page| local.access(page) >= Access::Read;
+        self.calls.ensured(here, |page| recovery.lost(page), &mut outbox);
         self.to_self = to_self;
     }
 
@@ -254,6 +262,12 @@ impl Machine {
     #[must_use]
     pub fn is_committed(&self, page: PageId) -> bool {
         self.local.commits_ref().is_clean(page)
+    }
+
+    /// Whether nobody needs this node's frame of `page`: it is not mapped, is not about to be, and keeps nothing for others.
+    #[must_use]
+    pub fn is_discardable(&self, page: PageId) -> bool {
+        self.local.is_idle(page) && !self.local.commits_ref().keeps(page)
     }
 
     /// What this node may do with `page`.
@@ -348,8 +362,8 @@ impl Machine {
 
     fn fault(&mut self, now: Time, page: PageId, want: Want, out: &mut Outbox<'_>) {
         assert!(self.placement.geometry.contains(page), "a fault on {page}, outside the region");
-        if self.recovery.is_lost(page) {
-            out.act(Action::Replicate(Replication::Poison { first: page, pages: 1 }));
+        if let Some(lost) = self.recovery.lost(page) {
+            out.act(Action::Replicate(Replication::Poison { first: page, pages: 1, lost }));
             return;
         }
         if self.recovery.phase != Phase::Settled && self.local.access(page) < want.access() {
@@ -363,27 +377,66 @@ impl Machine {
         }
     }
 
-    fn command(&mut self, call: CallId, command: Command, out: &mut Outbox<'_>) {
+    fn command(&mut self, now: Time, call: CallId, command: Command, out: &mut Outbox<'_>) {
+        if let Some(lost) = self.asks_for_lost(&command) {
+            out.act(Action::Complete { call, reply: Reply::Lost(lost) });
+            return;
+        }
         if self.recovery.phase != Phase::Settled {
             self.recovery.deferred.push(Event::Command { call, command });
             return;
         }
         match command {
-            Command::Cover { lock, spans } => self.local.commits().open(lock, &spans),
-            Command::Unlock { .. }
+            Command::Cover { lock, spans } => {
+                self.local.cover(lock, &spans, out);
+                out.act(Action::Complete { call, reply: Reply::Covered });
+            }
+            Command::Ensure { page } => self.ensure(now, call, page, out),
+            Command::Unlock { lock, acquired } => self.end_sections(call, &[(lock, acquired)], out),
+            Command::UnlockTogether { locks } => self.end_sections(call, &locks, out),
+            Command::SpanReturn { .. } | Command::Free { .. } => self.give_up(call, command, out),
+            Command::Barrier | Command::Leave | Command::RootPublish { .. } | Command::Sync => {
+                self.order(call, command, out)
+            }
+            Command::Lock { .. }
+            | Command::LockWithdraw { .. }
+            | Command::RootClaim { .. }
+            | Command::RootAbandon { .. }
+            | Command::SpanLease { .. }
+            | Command::SpanFind { .. } => self.calls.command(call, command, out),
+        }
+    }
+
+    /// What a command asks for, if that is lost. It stays lost: no answer is later than this.
+    fn asks_for_lost(&self, command: &Command) -> Option<Lost> {
+        match command {
+            Command::Lock { lock, .. } => self.recovery.lost_domain(*lock, self.placement.geometry),
+            Command::Ensure { page } => self.recovery.lost(*page),
+            Command::Cover { .. }
+            | Command::Unlock { .. }
+            | Command::UnlockTogether { .. }
             | Command::Barrier
             | Command::Leave
             | Command::RootPublish { .. }
-            | Command::Sync => self.order(call, command, out),
-            Command::Lock { .. }
+            | Command::Sync
             | Command::LockWithdraw { .. }
             | Command::RootClaim { .. }
             | Command::RootAbandon { .. }
             | Command::SpanLease { .. }
             | Command::SpanReturn { .. }
             | Command::SpanFind { .. }
-            | Command::Free { .. } => self.calls.command(call, command, out),
+            | Command::Free { .. } => None,
         }
+    }
+
+    /// A thread wants `page` to be here: what it waits for is the same as if it had loaded from it.
+    fn ensure(&mut self, now: Time, call: CallId, page: PageId, out: &mut Outbox<'_>) {
+        if self.local.access(page) >= Access::Read {
+            out.act(Action::Complete { call, reply: Reply::Ensured });
+            return;
+        }
+        self.calls.ensure(call, page);
+        self.fault(now, page, Want::Read, out);
     }
 
     fn receive_from_peer(&mut self, now: Time, from: NodeId, message: Message, out: &mut Outbox<'_>) {
@@ -450,7 +503,7 @@ impl Machine {
             Message::LockRelease { lock, ticket } => self.locks.release(lock, ticket, out)?,
             Message::LockGrant { lock, ticket, recovered } => {
                 self.calls.lock_granted(from, lock, ticket, recovered, out)?;
-                self.local.commits().open(lock, &[]);
+                self.local.cover(lock, &[], out);
             }
             Message::LockDenied { lock, ticket, holder } => {
                 self.calls.lock_denied(from, lock, ticket, holder, out)?;
@@ -471,7 +524,10 @@ impl Machine {
                 let answer = self.spans.lease(pages, zone, owner, ticket);
                 self.answer_lease(from, answer, out);
             }
-            Message::SpanLeased { ticket, span } => self.calls.span_leased(from, ticket, span, out)?,
+            Message::SpanLeased { ticket, span } => {
+                self.calls.span_leased(from, ticket, span, out)?;
+                self.cover_leased(span, out);
+            }
             Message::SpanDenied { ticket, free, largest } => {
                 self.calls.span_denied(from, ticket, free, largest, out)?;
             }

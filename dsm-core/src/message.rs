@@ -49,13 +49,32 @@ pub struct PageRun {
     pub holding: Holding,
 }
 
+/// A page that is gone for good: no live node has its last state that others may have seen.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+pub struct Lost {
+    /// The page; of a run of pages, the first.
+    pub page: PageId,
+    /// Who owned it last, as far as its home knew.
+    pub last_owner: Option<NodeId>,
+    /// The view in whose recovery it was found lost.
+    pub view: ViewId,
+}
+
 /// What a node holds of a page.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
 pub enum Holding {
     /// It has been lost.
-    Lost,
+    Lost {
+        /// Who owned it last, as far as its home knew.
+        last_owner: Option<NodeId>,
+        /// The view in whose recovery it was found lost.
+        view: ViewId,
+    },
     /// Nothing, but as its home it knows that somebody has stored to it.
-    Known,
+    Known {
+        /// Whose it was last.
+        owner: Option<NodeId>,
+    },
     /// A committed state, kept for others.
     Kept(Version),
     /// A read copy; it may be a kept state besides.
@@ -397,7 +416,7 @@ pub enum Report {
     /// Member → all, after a change of the view: pages that it holds, by run. Any number of these come before the
     /// [`Report::End`].
     Pages {
-        /// The runs, in ascending order.
+        /// The runs, in ascending order: those of what is held, and apart from them those of what is only known.
         runs: Vec<PageRun>,
     },
     /// Member → all: locks that threads of the sender hold.

@@ -13,7 +13,10 @@
 
 use crate::ids::{PageId, ViewId};
 use crate::limits::{CONTROL_LENGTH_MAX, PAGE_SIZE_MAX};
+use crate::membership::{ConfigStore, OmniStore, Packet};
 use crate::message::{Commit, Message, Payload};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 
 /// The header's length in bytes.
 pub const HEADER_LENGTH: usize = 48;
@@ -22,7 +25,10 @@ pub const HEADER_LENGTH: usize = 48;
 pub const HEAD_LENGTH_MAX: usize = HEADER_LENGTH + CONTROL_LENGTH_MAX;
 
 /// The version of this encoding and of the messages. Nodes of different versions do not talk.
-pub const VERSION: u16 = 1;
+pub const VERSION: u16 = 2;
+
+/// What processes say to each other about membership, as it travels between nodes.
+pub type MembershipPacket = Packet<<OmniStore as ConfigStore>::Message>;
 
 /// The first bytes of every frame: "DSMf".
 const MAGIC: u32 = u32::from_le_bytes(*b"DSMf");
@@ -83,6 +89,9 @@ pub enum WireError {
     /// A pure acknowledgement claims to be more.
     #[error("it is an acknowledgement and has a sequence number, a message or a body")]
     Acknowledgement,
+    /// A frame about membership claims to be more.
+    #[error("it is about membership and has a sequence number or a body")]
+    Membership,
     /// A message of ours is longer than the limit.
     #[error("the message has more than {CONTROL_LENGTH_MAX} bytes")]
     MessageTooLong,
@@ -95,16 +104,21 @@ pub enum Kind {
     Data,
     /// It carries nothing but the number of the last frame received. It has no sequence number of its own.
     Acknowledgement,
+    /// It carries a [`MembershipPacket`], which is of no view and may be lost: it has no sequence number and is not sent
+    /// again.
+    Membership,
 }
 
 impl Kind {
     const DATA: u8 = 1;
     const ACKNOWLEDGEMENT: u8 = 2;
+    const MEMBERSHIP: u8 = 3;
 
     const fn byte(self) -> u8 {
         match self {
             Kind::Data => Self::DATA,
             Kind::Acknowledgement => Self::ACKNOWLEDGEMENT,
+            Kind::Membership => Self::MEMBERSHIP,
         }
     }
 
@@ -112,6 +126,7 @@ impl Kind {
         match byte {
             Self::DATA => Ok(Kind::Data),
             Self::ACKNOWLEDGEMENT => Ok(Kind::Acknowledgement),
+            Self::MEMBERSHIP => Ok(Kind::Membership),
             other => Err(WireError::Kind(other)),
         }
     }
@@ -145,7 +160,8 @@ pub enum Head {
     Whole {
         /// The header, with all its lengths checked.
         header: Header,
-        /// The message of a data frame.
+        /// The message of a data frame. (What a frame about membership says, [`decode_packet`] reads from the bytes
+        /// between the header and `length`.)
         message: Option<Message>,
         /// How many bytes both took. The body begins behind them.
         length: usize,
@@ -219,6 +235,10 @@ impl Header {
                     self.control_length == 0 && length == 0 && self.sequence == 0 && self.body_crc == 0;
                 if bare { Ok(()) } else { Err(WireError::Acknowledgement) }
             }
+            Kind::Membership => {
+                let single = length == 0 && self.sequence == 0 && self.body_crc == 0;
+                if single { Ok(()) } else { Err(WireError::Membership) }
+            }
         }
     }
 }
@@ -243,7 +263,7 @@ pub fn decode_head(input: &[u8], page_size: u64) -> Result<Head, WireError> {
         return Err(WireError::HeaderCrc { stated, computed });
     }
     let message = match header.kind {
-        Kind::Acknowledgement => None,
+        Kind::Acknowledgement | Kind::Membership => None,
         Kind::Data => Some(decode_message(control)?),
     };
     let has_body = header.body_length != 0;
@@ -258,10 +278,22 @@ pub fn decode_head(input: &[u8], page_size: u64) -> Result<Head, WireError> {
 /// # Errors
 /// [`WireError::MessageTooLong`]; `bytes` is then as it was.
 pub fn encode_message(message: &Message, bytes: &mut Vec<u8>) -> Result<usize, WireError> {
+    encode(message, bytes)
+}
+
+/// Appends the encoding of `packet` to `bytes`; how many bytes it takes.
+///
+/// # Errors
+/// As [`encode_message`].
+pub fn encode_packet(packet: &MembershipPacket, bytes: &mut Vec<u8>) -> Result<usize, WireError> {
+    encode(packet, bytes)
+}
+
+fn encode(said: &impl Serialize, bytes: &mut Vec<u8>) -> Result<usize, WireError> {
     let start = bytes.len();
     bytes.resize(start + CONTROL_LENGTH_MAX, 0);
     // A message always serialises: the only thing that can be short is the room.
-    let written = postcard::to_slice(message, &mut bytes[start..]).map(|used| used.len());
+    let written = postcard::to_slice(said, &mut bytes[start..]).map(|used| used.len());
     bytes.truncate(start + written.as_ref().copied().unwrap_or(0));
     written.map_err(|_| WireError::MessageTooLong)
 }
@@ -271,11 +303,23 @@ pub fn encode_message(message: &Message, bytes: &mut Vec<u8>) -> Result<usize, W
 /// # Errors
 /// [`WireError::Malformed`] or [`WireError::Trailing`], and [`WireError::MessageTooLong`] for more than a message.
 pub fn decode_message(control: &[u8]) -> Result<Message, WireError> {
+    decode(control)
+}
+
+/// The packet that `control` is, to its last byte.
+///
+/// # Errors
+/// As [`decode_message`].
+pub fn decode_packet(control: &[u8]) -> Result<MembershipPacket, WireError> {
+    decode(control)
+}
+
+fn decode<T: DeserializeOwned>(control: &[u8]) -> Result<T, WireError> {
     if control.len() > CONTROL_LENGTH_MAX {
         return Err(WireError::MessageTooLong);
     }
-    match postcard::take_from_bytes::<Message>(control) {
-        Ok((message, [])) => Ok(message),
+    match postcard::take_from_bytes::<T>(control) {
+        Ok((said, [])) => Ok(said),
         Ok((_, rest)) => Err(WireError::Trailing(rest.len())),
         Err(_) => Err(WireError::Malformed),
     }

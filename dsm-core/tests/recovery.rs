@@ -180,7 +180,7 @@ impl Cluster {
 
     fn is_poisoned(&self, rank: u16, page: PageId) -> bool {
         self.done.iter().any(|(node, action)| match action {
-            Action::Replicate(Replication::Poison { first, pages }) => {
+            Action::Replicate(Replication::Poison { first, pages, .. }) => {
                 *node == NodeId(rank) && (first.0..first.0 + pages).contains(&page.0)
             }
             _ => false,

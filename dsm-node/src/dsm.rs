@@ -12,8 +12,9 @@ use crate::refs::{DsmBox, DsmRef};
 use crate::shared::Shared;
 use crate::stats::Stats;
 use crate::sync::refuse_in_section;
+use crate::views::{View, Views};
 use dsm_core::limits::{NAME_LENGTH_MAX, NAMES_MAX};
-use dsm_core::{Address, Command, Reply, RootAnswer, ViewId};
+use dsm_core::{Address, Command, Reply, RootAnswer};
 use parking_lot::Mutex;
 use std::cell::RefCell;
 use std::io::ErrorKind;
@@ -46,16 +47,6 @@ pub struct Dsm {
     /// The process that joined: a forked child has a copy of this, and no node.
     process: u32,
     shutdown: Mutex<Option<Shutdown>>,
-}
-
-/// An agreed membership.
-#[derive(Clone, PartialEq, Eq, Debug)]
-#[non_exhaustive]
-pub struct View {
-    /// Its number. It only grows.
-    pub number: u64,
-    /// The ranks of the live members, in order.
-    pub members: Vec<u32>,
 }
 
 impl Dsm {
@@ -94,10 +85,20 @@ impl Dsm {
         self.node.size
     }
 
-    /// The agreed membership as this node knows it.
+    /// The agreed membership as this node knows it: the view that it installed last.
     #[must_use]
     pub fn view(&self) -> View {
-        self.view_of(ViewId::FIRST)
+        self.node.views().latest()
+    }
+
+    /// The changes of the membership, each once and in order, from the one after [`Dsm::view`] on. The iterator waits
+    /// for each; [`Views::next_timeout`] does so for a bounded time.
+    ///
+    /// A view is told when this node has installed it. What the dead had is served again shortly after: calls and
+    /// touches that need it wait until then.
+    #[must_use]
+    pub fn views(&self) -> Views {
+        Views::of(self.node)
     }
 
     /// The object that the whole cluster knows by `name`. The first to ask creates it with `init`; all others wait and
@@ -128,15 +129,17 @@ impl Dsm {
     }
 
     /// Waits until one thread of each live member has called it as often as this node has. Returns the membership in
-    /// which it completed.
+    /// which it completed, with the members of just that view: who is missing from it had not arrived, or has died
+    /// since, and is waited for no more. Blocks on all members; when one dies, for as long as it takes to agree on that.
     ///
     /// # Errors
     /// [`Error::Busy`] if another thread of this node is in it; [`Error::InCriticalSection`] if this thread holds a
-    /// guard; [`Error::PeerLost`] if a member dies.
+    /// guard; [`Error::Evicted`] and [`Error::NoQuorum`] where the others went, or may have gone, on without this node;
+    /// in a cluster without replicas, [`Error::PeerLost`] if a member dies.
     pub fn barrier(&self) -> Result<View> {
         refuse_in_section("barrier")?;
         match self.node.call(Command::Barrier)? {
-            Reply::BarrierPassed { view } => Ok(self.view_of(view)),
+            Reply::BarrierPassed { view } => Ok(self.node.view_of(view)),
             Reply::Busy => Err(Error::Busy { call: "barrier" }),
             other => Err(Error::unexpected("a barrier", other)),
         }
@@ -193,10 +196,6 @@ impl Dsm {
         self.node.mark_left();
         let ended = shutdown();
         left.and(ended)
-    }
-
-    fn view_of(&self, view: ViewId) -> View {
-        View { number: view.0, members: (0..self.node.size).collect() }
     }
 
     fn find_or_create<T: Shared>(
@@ -268,7 +267,7 @@ impl std::fmt::Debug for Dsm {
     }
 }
 
-fn await_leave(waiting: Waiting, patience: Option<Duration>) -> Result<()> {
+fn await_leave(waiting: Waiting<'_>, patience: Option<Duration>) -> Result<()> {
     let reply = match patience {
         None => waiting.wait()?,
         Some(patience) => waiting

@@ -1,7 +1,8 @@
 //! What can go wrong, said so that a user knows what happened, where, and what to do.
 
+use crate::node::Node;
 use crate::sync::DsmMutexGuard;
-use dsm_core::{GeometryError, Reply};
+use dsm_core::{Geometry, GeometryError, NodeId, Reply};
 use std::fmt;
 use std::io;
 use std::time::Duration;
@@ -86,6 +87,23 @@ pub enum Error {
         /// The rank of the peer.
         rank: u32,
     },
+    /// What this call needed is lost: it went with every node that held it.
+    #[error("{0}")]
+    Lost(Lost),
+    /// The other members took this node for dead and went on without it. Nothing that it did since reached them.
+    #[error(
+        "this node was evicted: view {view} is without it, because the others took it for dead; start it again as a new process"
+    )]
+    Evicted {
+        /// The first view without this node, or the last that it knew of if it never learnt which that was.
+        view: u64,
+    },
+    /// This node could not reach a majority for as long as it waits for one: it may do nothing more, since the others,
+    /// if they live, have gone on without it.
+    #[error(
+        "no quorum: a majority of the members could not be reached in time, so this node may not go on; start it again when they can be, as a new process"
+    )]
+    NoQuorum,
     /// The region has no such run of free memory.
     #[error(
         "out of shared memory: asked for {asked} bytes, {free} bytes are free, the largest run has {largest}; join with a larger region_size"
@@ -163,6 +181,48 @@ impl Error {
     }
 }
 
+/// Memory that went with every node that held it. What is lost stays lost: what was there is to be made anew, elsewhere.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[non_exhaustive]
+pub struct Lost {
+    /// A page that is lost, counted from the region's base. Of a lock's memory, all is lost if one page is.
+    pub page: u64,
+    /// Where the page begins: the same on every node.
+    pub address: u64,
+    /// The rank that owned it last, if any survivor knows.
+    pub last_owner: Option<u32>,
+    /// The view in whose recovery it was found lost.
+    pub view: u64,
+}
+
+impl Lost {
+    /// What the machine says of `lost`, in a region of this shape.
+    pub(crate) fn new(geometry: &Geometry, lost: dsm_core::Lost) -> Lost {
+        Lost {
+            page: lost.page.0,
+            address: geometry.address_of(lost.page).0,
+            last_owner: lost.last_owner.map(NodeId::rank),
+            view: lost.view.0,
+        }
+    }
+}
+
+impl fmt::Display for Lost {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "page {:#x} at {:#x} is lost: ", self.page, self.address)?;
+        match self.last_owner {
+            Some(rank) => write!(f, "rank {rank} owned it last")?,
+            None => write!(f, "no survivor knows who owned it last")?,
+        }
+        write!(
+            f,
+            ", and view {} began without any node that held it; build anew what lay there, and run with more replicas to \
+             survive as many crashes",
+            self.view
+        )
+    }
+}
+
 /// Why a lock could not be had, without the guard: what [`LockError`] becomes under `?`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -198,8 +258,26 @@ pub enum LockError<'a, T: ?Sized> {
     },
     /// This thread holds the lock already.
     Reentrant,
+    /// A page of the lock's memory is lost, and with it all that the lock guards.
+    Lost(Lost),
+    /// The other members took this node for dead and went on without it.
+    Evicted,
+    /// A majority of the members could not be reached for too long.
+    NoQuorum,
     /// The call could not be carried out at all.
     Failed(Error),
+}
+
+impl<T: ?Sized> LockError<'_, T> {
+    /// Why a call failed that a lock needs.
+    pub(crate) fn failed(error: Error) -> Self {
+        match error {
+            Error::Lost(lost) => LockError::Lost(lost),
+            Error::Evicted { view: _ } => LockError::Evicted,
+            Error::NoQuorum => LockError::NoQuorum,
+            error => LockError::Failed(error),
+        }
+    }
 }
 
 impl<T: ?Sized> From<LockError<'_, T>> for Error {
@@ -209,6 +287,9 @@ impl<T: ?Sized> From<LockError<'_, T>> for Error {
             LockError::WouldBlock => Error::Lock(LockFailure::WouldBlock),
             LockError::Timeout { holder } => Error::Lock(LockFailure::Timeout { holder }),
             LockError::Reentrant => Error::Lock(LockFailure::Reentrant),
+            LockError::Lost(lost) => Error::Lost(lost),
+            LockError::Evicted => Error::Evicted { view: Node::evicted_in() },
+            LockError::NoQuorum => Error::NoQuorum,
             LockError::Failed(error) => error,
         }
     }
@@ -221,6 +302,9 @@ impl<T: ?Sized> fmt::Display for LockError<'_, T> {
             LockError::WouldBlock => LockFailure::WouldBlock.fmt(f),
             LockError::Timeout { holder } => LockFailure::Timeout { holder: *holder }.fmt(f),
             LockError::Reentrant => LockFailure::Reentrant.fmt(f),
+            LockError::Lost(lost) => lost.fmt(f),
+            LockError::Evicted => Error::Evicted { view: Node::evicted_in() }.fmt(f),
+            LockError::NoQuorum => Error::NoQuorum.fmt(f),
             LockError::Failed(error) => fmt::Display::fmt(error, f),
         }
     }

@@ -3,21 +3,23 @@
 //! A process joins once, so there is one node per process. It is never freed: references into the region, and
 //! threads that outlive the `Dsm`, may ask for it at any time, and then learn that the node has left.
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Lost, Result};
 use crate::stats::Stats;
-use crate::testing::Examination;
+use crate::testing::{Examination, RecoveryTime};
+use crate::views::{View, ViewLog};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
-use dsm_core::{CallId, Command, Geometry, NodeId, Reply};
+use dsm_core::{CallId, Command, Geometry, NodeId, Reply, Time, ViewId};
 use nix::sys::eventfd::EventFd;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use parking_lot::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 static CURRENT: OnceLock<Node> = OnceLock::new();
 static JOINING: AtomicBool = AtomicBool::new(false);
 
-/// No peer is lost: the value of [`Node::lost_peer`] until one is. No rank is as large.
-const NO_RANK: u32 = u32::MAX;
+/// Recoveries of which the times are kept: more than a test or a demonstration looks at.
+const RECOVERIES_KEPT: usize = 1024;
 
 /// What an application thread hands to the engine.
 pub(crate) enum Order {
@@ -49,10 +51,23 @@ pub(crate) struct Caller {
 }
 
 /// A call that the engine has and has not answered yet.
-pub(crate) struct Waiting {
+pub(crate) struct Waiting<'a> {
     /// Its name, for commands that speak of it.
     pub id: CallId,
     answer: Receiver<Reply>,
+    node: &'a Node,
+}
+
+/// How a membership ended that this node did not give up by itself.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Ending {
+    /// The others went on without this node, in this view.
+    Evicted {
+        /// The first view without it, or the last that it knew of.
+        view: ViewId,
+    },
+    /// A majority could not be reached for too long.
+    NoQuorum,
 }
 
 /// The node of this process.
@@ -61,13 +76,17 @@ pub(crate) struct Node {
     pub rank: NodeId,
     /// The nodes at the start.
     pub size: u32,
+    /// The crashes that the cluster is to survive. With none, nothing is replicated, and nothing is to be done for it.
+    pub replicas: u32,
     /// The region's shape.
     pub geometry: Geometry,
     /// The process that joined.
     process: u32,
     caller: Caller,
     left: AtomicBool,
-    lost_peer: AtomicU32,
+    ending: OnceLock<Ending>,
+    views: ViewLog,
+    recoveries: Mutex<Vec<RecoveryTime>>,
 }
 
 impl Caller {
@@ -95,12 +114,21 @@ impl Node {
         Node {
             rank,
             size,
+            replicas: 0,
             geometry,
             process: std::process::id(),
             caller,
             left: AtomicBool::new(false),
-            lost_peer: AtomicU32::new(NO_RANK),
+            ending: OnceLock::new(),
+            views: ViewLog::new(size),
+            recoveries: Mutex::new(Vec::new()),
         }
+    }
+
+    /// The same node, in a cluster that is to survive so many crashes.
+    #[must_use]
+    pub fn with_replicas(self, replicas: u32) -> Node {
+        Node { replicas, ..self }
     }
 
     /// Reserves this process's one join. The reservation is given back with [`Node::abandon_join`] if joining fails
@@ -129,21 +157,75 @@ impl Node {
     pub fn current() -> Result<&'static Node> {
         let node = CURRENT.get().ok_or(Error::NotJoined)?;
         // A forked child has a copy of this, but neither an engine nor the region.
-        if node.left.load(Ordering::Acquire) || node.process != std::process::id() {
+        if node.left.load(Ordering::Acquire) || !node.is_of_this_process() {
             return Err(Error::NotJoined);
         }
-        Ok(node)
+        // The region is gone, or about to go.
+        node.ending.get().map_or(Ok(node), |ending| Err(ending.error()))
+    }
+
+    /// Notes how this node's membership ended: calls say so from now on, and so do those that the engine leaves without
+    /// an answer. To be said before the region goes. The first word counts.
+    pub fn end(&self, ending: Ending) {
+        // A node that was evicted may find no quorum besides.
+        let _ = self.ending.set(ending);
+        self.views.end();
+    }
+
+    /// The view that is without this process's node, if it was evicted; else zero, which no view has.
+    pub fn evicted_in() -> u64 {
+        match CURRENT.get().and_then(|node| node.ending.get()) {
+            Some(Ending::Evicted { view }) => view.0,
+            Some(Ending::NoQuorum) | None => 0,
+        }
     }
 
     /// Notes that this node has left: later calls say so.
     pub fn mark_left(&self) {
         self.left.store(true, Ordering::Release);
+        self.views.end();
     }
 
-    /// Notes that a peer is gone: later calls say so at once.
-    pub fn mark_lost(&self, peer: NodeId) {
-        // The first is the one that calls under way end with: what comes later is often a consequence of it.
-        let _ = self.lost_peer.compare_exchange(NO_RANK, peer.rank(), Ordering::AcqRel, Ordering::Acquire);
+    /// Whether this process joined, and is not a forked child of the one that did.
+    pub fn is_of_this_process(&self) -> bool {
+        self.process == std::process::id()
+    }
+
+    /// Notes that a view is installed. For the engine, before it completes any call in that view: takes a lock that
+    /// nobody holds for longer than it takes to copy a view.
+    pub fn publish_view(&self, view: &dsm_core::View) {
+        self.views.publish(View::from(view));
+    }
+
+    /// The view of this number.
+    pub fn view_of(&self, view: ViewId) -> View {
+        self.views.of(view)
+    }
+
+    /// The views that were installed.
+    pub fn views(&self) -> &ViewLog {
+        &self.views
+    }
+
+    /// Notes that a recovery is over. Of many, the first are kept.
+    pub fn note_recovery(&self, recovery: RecoveryTime) {
+        let mut recoveries = self.recoveries.lock();
+        if recoveries.len() < RECOVERIES_KEPT {
+            recoveries.push(recovery);
+        }
+    }
+
+    /// Notes when the first fault was resolved that had waited when `view` was installed.
+    pub fn note_first_resolved(&self, view: ViewId, at: Time) {
+        let mut recoveries = self.recoveries.lock();
+        if let Some(recovery) = recoveries.iter_mut().find(|recovery| recovery.view == view.0) {
+            recovery.first_resolved_at = Some(at.as_nanos());
+        }
+    }
+
+    /// The recoveries so far.
+    pub fn recoveries(&self) -> Vec<RecoveryTime> {
+        self.recoveries.lock().clone()
     }
 
     /// Hands a command to the engine and waits for the answer. Blocks on whom the command's documentation names.
@@ -152,23 +234,23 @@ impl Node {
     }
 
     /// Hands a command that has an answer to the engine, without waiting.
-    pub fn start(&self, command: Command) -> Result<Waiting> {
+    pub fn start(&self, command: Command) -> Result<Waiting<'_>> {
         self.check()?;
         let (sender, answer) = bounded(1);
-        let id = self.caller.submit(command, Some(sender))?;
-        Ok(Waiting { id, answer })
+        let id = self.caller.submit(command, Some(sender)).map_err(|error| self.ended_or(error))?;
+        Ok(Waiting { id, answer, node: self })
     }
 
     /// Hands a command without an answer to the engine. Never blocks.
     pub fn post(&self, command: Command) -> Result<()> {
-        self.caller.submit(command, None).map(|_| ())
+        self.caller.submit(command, None).map(|_| ()).map_err(|error| self.ended_or(error))
     }
 
     /// What has been counted so far. Blocks on this node's engine alone.
     pub fn stats(&self) -> Result<Stats> {
         let (sender, answer) = bounded(1);
         self.caller.order(Order::Count(sender))?;
-        answer.recv().map_err(|_| Error::NotJoined)
+        answer.recv().map_err(|_| self.ended_or(Error::NotJoined))
     }
 
     /// Asks the engine for what it believes about its pages.
@@ -182,41 +264,59 @@ impl Node {
     }
 
     fn check(&self) -> Result<()> {
-        match self.lost_peer.load(Ordering::Acquire) {
-            NO_RANK => Ok(()),
-            rank => Err(Error::PeerLost { rank }),
+        self.ending.get().map_or(Ok(()), |ending| Err(ending.error()))
+    }
+
+    /// How the membership ended, if it has; else `error`.
+    fn ended_or(&self, error: Error) -> Error {
+        self.ending.get().map_or(error, |ending| ending.error())
+    }
+
+    fn settle(&self, reply: Reply) -> Result<Reply> {
+        match reply {
+            Reply::PeerLost { node } => Err(Error::PeerLost { rank: node.rank() }),
+            Reply::Lost(lost) => Err(Error::Lost(Lost::new(&self.geometry, lost))),
+            other @ (Reply::Locked { .. }
+            | Reply::LockDenied { .. }
+            | Reply::BarrierPassed { .. }
+            | Reply::Busy
+            | Reply::Left
+            | Reply::Synced
+            | Reply::Covered
+            | Reply::Ensured
+            | Reply::Root(_)
+            | Reply::Span(_)
+            | Reply::SpanDenied { .. }
+            | Reply::SpanFound(_)) => Ok(other),
         }
     }
 }
 
-impl Waiting {
+impl Ending {
+    /// What calls say after it.
+    fn error(self) -> Error {
+        match self {
+            Ending::Evicted { view } => Error::Evicted { view: view.0 },
+            Ending::NoQuorum => Error::NoQuorum,
+        }
+    }
+}
+
+impl Waiting<'_> {
     /// Waits for the answer.
     pub fn wait(self) -> Result<Reply> {
-        settle(self.answer.recv().map_err(|_| Error::NotJoined)?)
+        match self.answer.recv() {
+            Ok(reply) => self.node.settle(reply),
+            Err(_) => Err(self.node.ended_or(Error::NotJoined)),
+        }
     }
 
     /// Waits for the answer, for `patience` at most; `None` if it has not come.
     pub fn wait_timeout(&self, patience: Duration) -> Result<Option<Reply>> {
         match self.answer.recv_timeout(patience) {
-            Ok(reply) => settle(reply).map(Some),
+            Ok(reply) => self.node.settle(reply).map(Some),
             Err(RecvTimeoutError::Timeout) => Ok(None),
-            Err(RecvTimeoutError::Disconnected) => Err(Error::NotJoined),
+            Err(RecvTimeoutError::Disconnected) => Err(self.node.ended_or(Error::NotJoined)),
         }
-    }
-}
-
-fn settle(reply: Reply) -> Result<Reply> {
-    match reply {
-        Reply::PeerLost { node } => Err(Error::PeerLost { rank: node.rank() }),
-        other @ (Reply::Locked { .. }
-        | Reply::LockDenied { .. }
-        | Reply::BarrierPassed { .. }
-        | Reply::Busy
-        | Reply::Left
-        | Reply::Synced
-        | Reply::Root(_)
-        | Reply::Span(_)
-        | Reply::SpanDenied { .. }
-        | Reply::SpanFound(_)) => Ok(other),
     }
 }

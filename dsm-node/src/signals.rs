@@ -6,6 +6,10 @@
 //! handlers that were there before, those of the Rust runtime included. Faults that a page fetch resolves never come
 //! here: userfaultfd keeps them from being signals.
 
+mod lost;
+
+pub(crate) use lost::note_lost;
+
 use crate::error::{Error, Result};
 use dsm_core::Geometry;
 use nix::errno::Errno;
@@ -29,11 +33,9 @@ pub(crate) enum Reason {
     /// This node has left.
     Left = 1,
     /// The others went on without this node.
-    #[cfg_attr(
-        not(test),
-        allow(dead_code, reason = "nodes are evicted by membership, which is not here yet")
-    )]
     Evicted = 2,
+    /// A majority was out of reach for too long.
+    NoQuorum = 3,
 }
 
 /// The region, for the handlers: they may read atomics and nothing that a lock guards. A size of zero is no region.
@@ -139,12 +141,11 @@ extern "C" fn handle(signal: libc::c_int, info: *mut libc::siginfo_t, context: *
         && let Some(reason) = reason(signal, code)
     {
         let mut line = Line::new();
-        line.text("a touch of ")
-            .hex(address)
-            .text(", page ")
-            .hex(page)
-            .text(" of the shared region: ")
-            .text(reason);
+        line.text("a touch of ").hex(address).text(", page ").hex(page).text(" of the shared region: ");
+        match reason {
+            Told::Words(words) => line.text(words),
+            Told::Lost => line.lost(page),
+        };
         die(line.as_str());
     }
     hand_on(signal, code, info, context);
@@ -162,28 +163,40 @@ fn is_frame(address: u64) -> bool {
     start != 0 && address.checked_sub(start).is_some_and(|offset| offset < SIZE.load(Ordering::SeqCst))
 }
 
+/// What there is to tell about a fault.
+enum Told {
+    /// Just this.
+    Words(&'static str),
+    /// What is known of the loss of the page.
+    Lost,
+}
+
 /// What to tell about a fault in the region; nothing where it is not ours.
-fn reason(signal: libc::c_int, code: libc::c_int) -> Option<&'static str> {
+fn reason(signal: libc::c_int, code: libc::c_int) -> Option<Told> {
     // SAFETY: the call takes nothing and cannot fail.
     if unsafe { libc::getpid() } != PROCESS.load(Ordering::SeqCst) {
-        return Some(
+        return Some(Told::Words(
             "this process was forked from a node; only the node itself has the region, so start nodes with exec",
-        );
+        ));
     }
     if signal == libc::SIGBUS {
-        return matches!(code, BUS_ADRERR | BUS_MCEERR_AR)
-            .then_some("the page is lost: every node that held it is gone");
+        return matches!(code, BUS_ADRERR | BUS_MCEERR_AR).then_some(Told::Lost);
     }
-    match REASON.load(Ordering::SeqCst) {
+    let words = match REASON.load(Ordering::SeqCst) {
         left if left == Reason::Left as u8 => {
-            Some("this node has left the cluster; nothing may refer to the region any more")
+            "this node has left the cluster; nothing may refer to the region any more"
         }
-        evicted if evicted == Reason::Evicted as u8 => Some(
-            "this node was evicted: the others took it for dead and went on; start it again as a new node",
-        ),
+        evicted if evicted == Reason::Evicted as u8 => {
+            "this node was evicted: the others took it for dead and went on; start it again as a new node"
+        }
+        lonely if lonely == Reason::NoQuorum as u8 => {
+            "this node did not reach a majority of the members for too long; start the cluster again once they can \
+             reach each other"
+        }
         // A member's fault that no page fetch can resolve, such as a jump into the region, is not ours.
-        _ => None,
-    }
+        _ => return None,
+    };
+    Some(Told::Words(words))
 }
 
 /// Leaves the signal to whoever had it before.
@@ -272,6 +285,26 @@ impl Line {
         self
     }
 
+    fn decimal(&mut self, number: u64) -> &mut Line {
+        let digits = number.checked_ilog10().unwrap_or(0);
+        for digit in (0..=digits).rev() {
+            let value = number / 10_u64.pow(digit) % 10;
+            self.text(HEX_DIGITS[value as usize]);
+        }
+        self
+    }
+
+    /// What is known of the loss of `page`.
+    fn lost(&mut self, page: u64) -> &mut Line {
+        self.text("the page is lost");
+        let Some(run) = lost::find(page) else { return self.text(": every node that held it is gone") };
+        match run.last_owner {
+            Some(rank) => self.text(": rank ").decimal(u64::from(rank)).text(" owned it last"),
+            None => self.text(": no survivor knows who owned it last"),
+        };
+        self.text(", and view ").decimal(run.view).text(" began without any node that held it")
+    }
+
     fn as_str(&self) -> &str {
         // Only whole ASCII texts go in; were one cut in the middle of a letter, the line would be empty, not wrong.
         self.bytes.get(..self.length).and_then(|bytes| std::str::from_utf8(bytes).ok()).unwrap_or_default()
@@ -287,7 +320,7 @@ mod tests {
     use crate::region::KERNEL_PAGE;
     use crate::region::testing::{TestRegion, aside, load, next_fault, region, store};
     use crate::transport::Frames;
-    use dsm_core::{Access, Address, PageId, Payload};
+    use dsm_core::{Access, Address, Lost, NodeId, PageId, Payload, ViewId};
     use std::io::Write;
     use std::os::fd::AsFd;
     use std::os::unix::net::UnixStream;
@@ -457,6 +490,22 @@ mod tests {
     }
 
     #[test]
+    fn a_lost_page_is_told_with_its_last_owner_and_the_view() {
+        let end = in_child("a_lost_page_is_told_with_its_last_owner_and_the_view", || {
+            let (region, address) = joined();
+            let lost = Lost { page: PageId(0), last_owner: Some(NodeId(12)), view: ViewId(7) };
+            note_lost(&region.geometry(), PageId(0), 3, lost);
+            region.poison(PageId(1)).expect("poisoning works");
+            load(address);
+        });
+        assert_told(
+            &end,
+            "000,",
+            "the page is lost: rank 12 owned it last, and view 7 began without any node",
+        );
+    }
+
+    #[test]
     fn a_thread_that_waits_for_a_page_that_is_lost_is_told() {
         let end = in_child("a_thread_that_waits_for_a_page_that_is_lost_is_told", || {
             let (region, address) = joined();
@@ -543,6 +592,9 @@ mod tests {
         let mut line = Line::new();
         line.text("a ").hex(0).text(" ").hex(0x2000_0000_10f0).text(" ").hex(u64::MAX);
         assert_eq!(line.as_str(), "a 0x0 0x2000000010f0 0xffffffffffffffff");
+        let mut numbers = Line::new();
+        numbers.decimal(0).text(" ").decimal(10).text(" ").decimal(999).text(" ").decimal(u64::MAX);
+        assert_eq!(numbers.as_str(), format!("0 10 999 {}", u64::MAX));
         line.text(&"x".repeat(Line::LENGTH_MAX));
         assert_eq!(line.as_str().len(), Line::LENGTH_MAX);
     }

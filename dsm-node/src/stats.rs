@@ -41,6 +41,16 @@ pub struct Stats {
     pub resent_messages: u64,
     /// Messages that came again, and were dropped.
     pub duplicate_messages: u64,
+    /// Messages of memberships that were over, and were dropped.
+    pub stale_messages: u64,
+    /// Pages that were committed: copied to the nodes that keep this one's commits.
+    pub pages_committed: u64,
+    /// Records of other nodes that this one keeps.
+    pub records_kept: u64,
+    /// Changes of the membership that this node has recovered from.
+    pub recoveries: u64,
+    /// Pages that are lost, as far as this node was told.
+    pub lost_pages: u64,
     /// Frames and connections that were refused: damaged, unknown, or of another protocol.
     pub refused_frames: u64,
     /// Messages that were sound but that no correct peer sends.

@@ -4,6 +4,7 @@ use crate::dsm::Dsm;
 use crate::error::{Error, Result};
 pub use crate::transport::nemesis::{Deeds, Nemesis, Plan, Way};
 pub use dsm_core::Access;
+use dsm_core::{Time, ViewId};
 
 /// What one node says of itself between two events of its engine.
 #[derive(Clone, Debug)]
@@ -27,6 +28,33 @@ pub struct Entry {
     pub owner: Option<u32>,
     /// The ranks that have a copy to read, the owner not among them.
     pub readers: Vec<u32>,
+}
+
+/// When one change of the membership was recovered from, by the machine's clock since its start, which all processes of a
+/// machine have in common: nanoseconds of `CLOCK_BOOTTIME`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct RecoveryTime {
+    /// The number of the view.
+    pub view: u64,
+    /// When this node learned of the view, or of an earlier one that it had not recovered from.
+    pub installed_at: u64,
+    /// When it served again.
+    pub resumed_at: u64,
+    /// When the first fault was resolved that had waited when the view was installed.
+    pub first_resolved_at: Option<u64>,
+}
+
+impl RecoveryTime {
+    pub(crate) fn new(view: ViewId, installed: Time, resumed: Time) -> RecoveryTime {
+        let (installed_at, resumed_at) = (installed.as_nanos(), resumed.as_nanos());
+        RecoveryTime { view: view.0, installed_at, resumed_at, first_resolved_at: None }
+    }
+}
+
+/// The recoveries of this node so far, in order.
+#[must_use]
+pub fn recovery_times(dsm: &Dsm) -> Vec<RecoveryTime> {
+    dsm.node().recoveries()
 }
 
 /// Examines every page of the region. For regions of test size: it looks at each.

@@ -49,8 +49,13 @@ fn errors_of_usage_are_one_line_and_exit_2() {
         (&["run", "-n", "0", "--", "true"], "1..=64"),
         (&["run", "-n", "65", "--", "true"], "65"),
         (&["run", "-n", "2", "--transport", "rdma", "--", "true"], "tcp or unix"),
-        (&["run", "-n", "2", "--kill", "1@2s", "--", "true"], "--kill"),
-        (&["run", "-n", "2", "--replicas", "1", "--", "true"], "--replicas"),
+        (&["run", "-n", "2", "--kill", "1", "--", "true"], "RANK@WHEN"),
+        (&["run", "-n", "2", "--kill", "1@soon", "--", "true"], "1@2s"),
+        (&["run", "-n", "2", "--kill", "owner@50%", "--", "true"], "RANK@WHEN"),
+        (&["run", "-n", "2", "--kill", "0@1s", "--kill", "2@1s", "--", "true"], "ranks are from 0 to 1"),
+        (&["run", "-n", "2", "--replicas", "many", "--", "true"], "--replicas"),
+        (&["run", "-n", "2", "--replicas", "64", "--", "true"], "0..=63"),
+        (&["run", "-n", "2", "--lease", "500", "--", "true"], "500ms"),
         (&["run", "-n", "2", "--hosts", "file", "--", "true"], "--hosts"),
         (&["run", "-n", "2", "--", "/no/such/program"], "/no/such/program"),
         (&["doctor", "--loud"], "--loud"),
@@ -68,7 +73,9 @@ fn help_teaches() {
     assert!(text(&output.stdout).contains("dsm run -n 4 -- ./first"), "{output:?}");
     let output = dsm(&["run", "--help"]);
     assert!(output.status.success());
-    assert!(text(&output.stdout).contains("DSM_RENDEZVOUS"), "{output:?}");
+    for part in ["DSM_RENDEZVOUS", "DSM_REPLICAS", "RANK@WHEN", "--kill 2@500ms", "does not count"] {
+        assert!(text(&output.stdout).contains(part), "{part}: {output:?}");
+    }
     assert!(dsm(&["--version"]).status.success());
 }
 
@@ -92,6 +99,28 @@ fn the_first_failure_is_the_exit_code() {
     assert!(text(&output.stderr).contains("rank 1 failed first, with exit code 7"), "{output:?}");
     let output = dsm(&["run", "-n", "1", "--", "/bin/sh", "-c", "kill -SEGV $$"]);
     assert_eq!(output.status.code(), Some(128 + Signal::SIGSEGV as i32), "{output:?}");
+}
+
+#[test]
+fn a_kill_reaches_the_node_and_its_children_and_is_no_failure() {
+    // The shell starts a child in its group, which holds the node's output open for as long as it lives.
+    let script = "test $DSM_RANK = 1 || exit 0; sleep 1000 & echo started; wait; echo survived";
+    let output = dsm(&["run", "-n", "2", "--kill", "1@300ms", "--", "/bin/sh", "-c", script]);
+    assert!(output.status.success(), "{output:?}");
+    assert_eq!(text(&output.stdout), "[1] started\n");
+    assert!(output.stderr.is_empty(), "{output:?}");
+    let output = dsm(&["run", "-n", "2", "--kill", "1@1000s", "--", "true"]);
+    assert!(output.status.success(), "{output:?}");
+    assert!(text(&output.stderr).contains("rank 1 had ended before"), "{output:?}");
+}
+
+#[test]
+fn replicas_and_lease_are_said_to_the_nodes() {
+    let args = ["run", "-n", "2", "--replicas", "0", "--lease", "250ms", "--", "/bin/sh", "-c"];
+    let output = dsm(&[&args[..], &["echo $DSM_REPLICAS $DSM_LEASE"]].concat());
+    let mut lines: Vec<_> = text(&output.stdout).lines().collect();
+    lines.sort_unstable();
+    assert_eq!(lines, ["[0] 0 250000us", "[1] 0 250000us"], "{output:?}");
 }
 
 #[test]

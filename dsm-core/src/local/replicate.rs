@@ -5,8 +5,8 @@ use super::{Local, Ownership, Page, Stage};
 use crate::access::{Access, Want};
 use crate::action::{Action, Cause, Replication};
 use crate::copyset::Copyset;
-use crate::ids::{NodeId, PageId, RecordId, Version};
-use crate::message::{Commit, Custody, Message, Payload};
+use crate::ids::{LockId, NodeId, PageId, RecordId, Version};
+use crate::message::{Commit, Custody, Message, Payload, SpanRange};
 use crate::outbox::Outbox;
 use crate::time::Time;
 
@@ -83,6 +83,16 @@ impl Local {
             }
         }
         self.commits.begin(pages, out);
+    }
+
+    /// The section of `lock` has `spans`, besides the first page of its domain. What was stored there before it, as by
+    /// the one who made the domain, is no part of the section, and others may learn of it before that ends: it is
+    /// committed now.
+    pub fn cover(&mut self, lock: LockId, spans: &[SpanRange], out: &mut Outbox<'_>) {
+        if self.commits.has_stores_in(lock, spans) {
+            self.commit(out);
+        }
+        self.commits.open(lock, spans);
     }
 
     /// `page` is to be served, and is not replicated: its commit begins, unless it has begun, or is withheld.
@@ -180,13 +190,23 @@ impl Local {
         })
     }
 
-    /// This node owns `page` from now on, and has its bytes; `shared` if others have read copies.
-    pub fn adopt(&mut self, page: PageId, shared: bool) {
+    /// This node owns `page` from now on, whose owner is gone, and has its bytes; others have read `copies`, and members
+    /// have `kept` these states of it.
+    pub fn adopt(&mut self, page: PageId, copies: Copyset, kept: &[(NodeId, Version)]) {
         let state = self.pages.entry(page).or_insert(Page::UNTOUCHED);
-        state.ownership = if shared { Ownership::Shared } else { Ownership::Sole };
-        if shared {
-            debug_assert!(state.access < Access::Write, "{page} has copies elsewhere");
+        state.ownership = if copies.is_empty() { Ownership::Sole } else { Ownership::Shared };
+        debug_assert!(copies.is_empty() || state.access < Access::Write, "{page} has copies elsewhere");
+        self.commits.adopt(page, kept, copies);
+    }
+
+    /// This node goes on owning `page`; others have read `copies`, and members have `kept` these states of it.
+    pub fn keep_on(&mut self, page: PageId, copies: Copyset, kept: &[(NodeId, Version)]) {
+        if let Some(state) = self.pages.get_mut(&page)
+            && state.ownership != Ownership::Elsewhere
+        {
+            state.ownership = if copies.is_empty() { Ownership::Sole } else { Ownership::Shared };
         }
+        self.commits.reported(page, kept, copies);
     }
 
     /// The pages that this node owns.
@@ -202,19 +222,11 @@ impl Local {
     /// A page is gone for good.
     pub fn forget(&mut self, page: PageId) {
         self.pages.remove(&page);
-    }
-
-    /// Copies of a page that are elsewhere, after a change of the view.
-    pub fn set_shared(&mut self, page: PageId, copies: Copyset) {
-        if let Some(state) = self.pages.get_mut(&page)
-            && state.ownership != Ownership::Elsewhere
-        {
-            state.ownership = if copies.is_empty() { Ownership::Sole } else { Ownership::Shared };
-        }
+        self.commits.forget(page);
     }
 
     /// Whether the frame of `page` is neither mapped nor about to be.
-    fn is_idle(&self, page: PageId) -> bool {
+    pub fn is_idle(&self, page: PageId) -> bool {
         self.pages.get(&page).is_none_or(|state| {
             state.access == Access::None && state.ownership == Ownership::Elsewhere && state.pending.is_none()
         })

@@ -6,10 +6,10 @@ use crate::barrier::Barrier;
 use crate::event::{Command, Event};
 use crate::ids::{Address, CallId, NodeId, PageId, RecordId, Ticket};
 use crate::limits;
-use crate::message::{Commit, Holding, Message, Note, Report};
+use crate::message::{Commit, Holding, Lost, Message, Note, Report};
 use crate::outbox::Outbox;
 use crate::placement::Placement;
-use crate::recovery::{End, Fate, Phase, runs};
+use crate::recovery::{End, Fate, Fates, LostRun, Phase, kept, runs};
 use crate::time::Time;
 use crate::view::View;
 use std::collections::BTreeMap;
@@ -35,8 +35,13 @@ impl Machine {
     /// Tells every member what this node holds, itself included.
     fn report(&mut self, out: &mut Outbox<'_>) {
         let mut parts = Vec::new();
-        for some in runs(self.holdings().into_iter()).chunks(limits::REPORT_RUNS_MAX) {
-            parts.push(Message::Report(Report::Pages { runs: some.to_vec() }));
+        let (members, held) = (self.placement.members, runs(self.holdings().into_iter()));
+        let known =
+            self.home.written(members).map(|(page, owner)| (page, Holding::Known { owner: Some(owner) }));
+        for all in [held, runs(known)] {
+            for some in all.chunks(limits::REPORT_RUNS_MAX) {
+                parts.push(Message::Report(Report::Pages { runs: some.to_vec() }));
+            }
         }
         let held: Vec<_> = self.calls.held().collect();
         for some in held.chunks(limits::REPORT_ITEMS_MAX) {
@@ -71,16 +76,15 @@ impl Machine {
 
     /// What this node holds of each page that it holds something of.
     fn holdings(&mut self) -> BTreeMap<PageId, Holding> {
+        let kept = self.local.commits().kept();
         let mut holdings: BTreeMap<PageId, Holding> =
-            self.home.written().map(|page| (page, Holding::Known)).collect();
-        for (page, version) in self.local.commits().kept() {
-            holdings.insert(page, Holding::Kept(version));
-        }
+            kept.map(|(page, version)| (page, Holding::Kept(version))).collect();
         for (page, owned) in self.local.held() {
             holdings.insert(page, if owned { Holding::Owned } else { Holding::Copy });
         }
-        for (&first, &pages) in &self.recovery.lost {
-            holdings.extend((first..first + pages).map(|page| (PageId(page), Holding::Lost)));
+        for (&first, &LostRun { pages, last_owner, view }) in &self.recovery.lost {
+            let lost = Holding::Lost { last_owner, view };
+            holdings.extend((first..first + pages).map(|page| (PageId(page), lost)));
         }
         holdings
     }
@@ -111,13 +115,18 @@ impl Machine {
         }
         match part {
             Report::Pages { runs } => {
-                let mut end = report.runs.last().map_or(0, |run| run.first.0 + run.pages);
                 for run in runs {
+                    let list = match run.holding {
+                        Holding::Known { .. } => &mut report.known,
+                        Holding::Lost { .. } | Holding::Kept(_) | Holding::Copy | Holding::Owned => {
+                            &mut report.held
+                        }
+                    };
+                    let end = list.last().map_or(0, |run| run.first.0 + run.pages);
                     if run.first.0 < end || run.pages == 0 {
                         return Err(Cause::OutOfTurn);
                     }
-                    end = run.first.0 + run.pages;
-                    report.runs.push(run);
+                    list.push(run);
                 }
             }
             Report::Locks { held } => report.locks.extend(held),
@@ -136,18 +145,10 @@ impl Machine {
 
     /// All reports are in: what follows from them is the same at every member.
     fn conclude(&mut self, out: &mut Outbox<'_>) {
-        let fates = self.recovery.fates(self.placement.geometry);
-        self.home.clear();
-        self.recovery.directory = self.recovery.view.id();
-        for (first, pages, fate) in fates {
-            if fate == Fate::Lost {
-                self.lose(first, pages, out);
-                continue;
-            }
-            for page in first.0..first.0 + pages {
-                self.settle(PageId(page), &fate);
-            }
+        for (first, run) in self.settle_pages() {
+            self.lose(first, run, out);
         }
+        self.recovery.directory = self.recovery.view.id();
         let reports = core::mem::take(&mut self.recovery.reports);
         let complete = !self.recovery.lost_a_group() && self.recovery.view.replicas() > 0;
         self.spans.install(self.placement, complete);
@@ -182,38 +183,46 @@ impl Machine {
         self.tell_all(&[Message::Report(Report::Ready)], out);
     }
 
-    fn lose(&mut self, first: PageId, pages: u64, out: &mut Outbox<'_>) {
-        let known = self.recovery.is_lost(first);
-        for page in first.0..first.0 + pages {
-            self.local.forget(PageId(page));
-            self.local.commits().forget(PageId(page));
-        }
-        if !known {
-            self.recovery.lose(first, pages);
-            out.act(Action::Replicate(Replication::Poison { first, pages }));
-        }
+    /// What is to become of each page: who owns it, and what its home is to know. Those that are lost, by run.
+    fn settle_pages(&mut self) -> Vec<(PageId, LostRun)> {
+        let Machine { me, placement, recovery, local, home, .. } = self;
+        let mut lost = Vec::new();
+        let mut kept_by = Vec::new();
+        home.clear();
+        Fates::new(recovery, placement.geometry).visit(|first, pages, fate, held| {
+            let (owner, copies) = match fate {
+                Fate::Lost { last_owner, view } => {
+                    lost.push((first, LostRun { pages, last_owner, view }));
+                    return;
+                }
+                Fate::Stays { owner, copies } | Fate::Adopted { owner, copies } => (owner, copies),
+            };
+            kept_by.clear();
+            kept_by.extend(kept(held));
+            for page in (first.0..first.0 + pages).map(PageId) {
+                if owner == *me {
+                    if let Fate::Adopted { .. } = fate {
+                        local.adopt(page, copies, &kept_by);
+                    } else {
+                        local.keep_on(page, copies, &kept_by);
+                    }
+                }
+                if placement.home_of(page) == *me {
+                    home.restore(page, owner, copies);
+                }
+            }
+        });
+        lost
     }
 
-    fn settle(&mut self, page: PageId, fate: &Fate) {
-        let (owner, copies) = match fate {
-            Fate::Lost => return,
-            Fate::Stays { owner, copies, kept } => {
-                if *owner == self.me {
-                    self.local.set_shared(page, *copies);
-                    self.local.commits().reported(page, kept, *copies);
-                }
-                (*owner, *copies)
+    /// Pages are gone for good. What of them was not before is told.
+    fn lose(&mut self, first: PageId, run: LostRun, out: &mut Outbox<'_>) {
+        for (first, LostRun { pages, last_owner, view }) in self.recovery.lose(first, run) {
+            for page in first.0..first.0 + pages {
+                self.local.forget(PageId(page));
             }
-            Fate::Adopted { owner, copies, kept } => {
-                if *owner == self.me {
-                    self.local.adopt(page, !copies.is_empty());
-                    self.local.commits().adopt(page, kept, *copies);
-                }
-                (*owner, *copies)
-            }
-        };
-        if self.placement.home_of(page) == self.me {
-            self.home.restore(page, owner, copies);
+            let lost = Lost { page: first, last_owner, view };
+            out.act(Action::Replicate(Replication::Poison { first, pages, lost }));
         }
     }
 
@@ -243,13 +252,14 @@ impl Machine {
             ordered.after = record.unwrap_or(RecordId::NONE);
         }
         // First what was said before and may not have been heard, then what could not be said yet.
-        self.calls.resume(self.recovery.passed(), view, out);
+        let (recovery, geometry) = (&self.recovery, self.placement.geometry);
+        self.calls.resume(recovery.passed(), view, |lock| recovery.lost_domain(lock, geometry), out);
         self.say_ordered(out);
         self.recovery.reports.clear();
         for event in core::mem::take(&mut self.recovery.deferred) {
             match event {
                 Event::Fault { page, want } => self.fault(now, page, want, out),
-                Event::Command { call, command } => self.command(call, command, out),
+                Event::Command { call, command } => self.command(now, call, command, out),
                 Event::Received { .. }
                 | Event::TimerFired(_)
                 | Event::Probed { .. }
@@ -300,10 +310,6 @@ impl Machine {
 
     /// A command whose effect others learn of only once what was written before it is replicated.
     pub(super) fn order(&mut self, call: CallId, command: Command, out: &mut Outbox<'_>) {
-        if let Command::Unlock { lock, .. } = &command {
-            self.local.commits().close(*lock);
-            self.local.commit_awaited(out);
-        }
         let after = self.local.flush(out).unwrap_or(RecordId::NONE);
         self.ordered.push_back(Ordered { after, call, command });
         self.say_ordered(out);

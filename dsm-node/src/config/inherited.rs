@@ -1,5 +1,6 @@
-//! The rendezvous socket that a launcher bound and left open for rank 0, so that no port is chosen twice. Taking
-//! hold of a descriptor by its number is all that this file does; `launch` is the other end.
+//! Sockets that a launcher left open for this process: taking hold of a descriptor by its number is all that this file
+//! does, and `launch` is the other end. One is the rendezvous socket, which the launcher bound for rank 0, so that no
+//! port is chosen twice; the other is the node's end of its [channel](crate::witness) to the launcher.
 
 use crate::error::{Error, Result};
 use dsm_core::NodeId;
@@ -36,14 +37,19 @@ pub(super) fn listener(text: &str, rank: NodeId) -> Result<Option<OwnedFd>> {
     if TAKEN.swap(true, Ordering::AcqRel) {
         return Ok(None);
     }
-    take(number).map(Some).ok_or_else(|| {
+    let is_listening = |socket: BorrowedFd<'_>| getsockopt(&socket, sockopt::AcceptConn).unwrap_or(false);
+    take(number, is_listening).map(Some).ok_or_else(|| {
         TAKEN.store(false, Ordering::Release);
         refuse("there is no listening socket with that number")
     })
 }
 
-/// Takes ownership of `number` if it is an open, listening socket.
-fn take(number: RawFd) -> Option<OwnedFd> {
+/// Takes ownership of `number` if it is an open socket and `is_meant` says that it is the one that the launcher left open;
+/// it is not inherited any further. The caller sees to it that this is done once per purpose and process.
+pub(crate) fn take(number: RawFd, is_meant: impl FnOnce(BorrowedFd<'_>) -> bool) -> Option<OwnedFd> {
+    if number < NUMBER_MIN {
+        return None;
+    }
     // The link that the kernel keeps for each open descriptor tells sockets from anything else without owning it.
     let link = std::fs::read_link(format!("/proc/self/fd/{number}")).ok()?;
     if !link.to_string_lossy().starts_with("socket:") {
@@ -51,11 +57,11 @@ fn take(number: RawFd) -> Option<OwnedFd> {
     }
     // SAFETY: `number` is open, as its link has just shown, and stays so over the one call that uses the borrow.
     let borrowed = unsafe { BorrowedFd::borrow_raw(number) };
-    if !getsockopt(&borrowed, sockopt::AcceptConn).unwrap_or(false) {
+    if !is_meant(borrowed) {
         return None;
     }
-    // SAFETY: `number` is an open, listening socket. The launcher left it open for this one purpose, so nothing else in
-    // this process owns it, and `TAKEN` makes this the only place, once, that becomes its owner.
+    // SAFETY: `number` is an open socket of the kind that the launcher left open for this one purpose, so nothing else in
+    // this process owns it, and each of the two callers gets here once: its own flag says so.
     let socket = unsafe { OwnedFd::from_raw_fd(number) };
     fcntl(socket.as_fd(), FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC)).ok()?;
     Some(socket)

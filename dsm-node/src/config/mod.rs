@@ -9,11 +9,12 @@ mod inherited;
 mod launchers;
 mod values;
 
-pub(crate) use inherited::VARIABLE as RENDEZVOUS_FD;
+pub(crate) use inherited::{VARIABLE as RENDEZVOUS_FD, take as take_inherited};
 
 use crate::dsm::Dsm;
 use crate::error::{Error, Result};
 use crate::node::Node;
+use dsm_core::membership::Settings;
 use dsm_core::{Geometry, GeometryError, NodeId, limits};
 use environment::Environment;
 use launchers::{Meeting, Place};
@@ -29,6 +30,9 @@ const NODES_MAX: u32 = limits::NODES_MAX as u32;
 /// How long a join waits for the other nodes unless told otherwise: a cluster manager starts its last process long
 /// after its first.
 const PATIENCE_DEFAULT: Duration = Duration::from_secs(30);
+
+/// Unless the user says otherwise, one crash is survived, where there is a second node.
+const REPLICAS_DEFAULT: u32 = 1;
 
 /// Where a cluster of one meets itself: any free port of this machine.
 const ALONE: &str = "127.0.0.1:0";
@@ -110,6 +114,12 @@ pub(crate) struct Config {
     pub geometry: Geometry,
     /// How nodes talk to each other.
     pub transport: TransportKind,
+    /// The crashes that the cluster is to survive.
+    pub replicas: u32,
+    /// The times of the membership.
+    pub settings: Settings,
+    /// What tells this node's machine from others, where the user says.
+    pub host: Option<String>,
     /// How long a join waits for the other nodes.
     pub patience: Duration,
     /// Whether the user vouches for everybody who can reach this node's sockets.
@@ -173,20 +183,21 @@ impl Builder {
         self
     }
 
-    /// How many further nodes keep a copy of what was committed. Only 0 is available yet.
+    /// How many further nodes keep a copy of what was committed, and so how many crashes the cluster survives without
+    /// loss: 1 unless said otherwise, and none in a cluster of one node. With 0, nothing is replicated.
     pub fn replicas(mut self, replicas: u32) -> Builder {
         self.replicas = Some(replicas);
         self
     }
 
-    /// How long a node may go on without hearing from the others. Without replicas nobody takes over from a silent
-    /// node, so the value is checked but has no effect yet.
+    /// How long a node may go on without hearing from a majority of the others, and so how long a node that falls silent
+    /// holds the others up: 1 s unless said otherwise. A death that a process of the same machine can see takes no lease.
     pub fn lease(mut self, lease: Duration) -> Builder {
         self.lease = Some(lease);
         self
     }
 
-    /// How often nodes renew their leases: more often than the lease is long. Checked, but without effect yet.
+    /// How often nodes renew their leases: at least twice per lease; a fifth of it unless said otherwise.
     pub fn heartbeat(mut self, heartbeat: Duration) -> Builder {
         self.heartbeat = Some(heartbeat);
         self
@@ -243,6 +254,7 @@ impl Builder {
         builder.refuse_what_is_not_there()?;
         let (rank, nodes, place) = builder.place(env)?;
         let transport = builder.transport.unwrap_or_default();
+        let settings = builder.settings()?;
         Ok(Config {
             rank: NodeId(narrow(rank)),
             nodes: narrow(nodes),
@@ -251,6 +263,9 @@ impl Builder {
             geometry: builder.geometry()?,
             listen: builder.listen,
             transport,
+            replicas: builder.replicas.unwrap_or(if nodes > 1 { REPLICAS_DEFAULT } else { 0 }),
+            settings,
+            host: env.get("DSM_HOST").map(str::to_owned),
             patience: builder.join_timeout.unwrap_or(PATIENCE_DEFAULT),
             trust_network: builder.trust_network.unwrap_or(false),
         })
@@ -279,23 +294,11 @@ impl Builder {
     }
 
     fn refuse_what_is_not_there(&self) -> Result<()> {
-        if let Some(replicas @ 1..) = self.replicas {
-            return Err(Error::Config(format!(
-                "replicas (DSM_REPLICAS) is {replicas}; this version cannot recover from crashes yet, so it must be 0"
-            )));
-        }
         if let Some(file) = &self.credentials {
             return Err(Error::Config(format!(
                 "credentials (DSM_CREDENTIALS) is {}; this version has no encrypted transport yet: leave it unset, \
                  and set DSM_TRUST_NETWORK=1 only on a network where you trust everybody",
                 file.display()
-            )));
-        }
-        if let (Some(lease), Some(heartbeat)) = (self.lease, self.heartbeat)
-            && heartbeat >= lease
-        {
-            return Err(Error::Config(format!(
-                "heartbeat (DSM_HEARTBEAT) is {heartbeat:?}; it must be below the lease (DSM_LEASE), which is {lease:?}"
             )));
         }
         Ok(())
@@ -354,6 +357,20 @@ impl Builder {
                  all nodes, or start them with `dsm run -n {nodes} -- PROGRAM`"
             ))),
         }
+    }
+
+    /// The times of the membership.
+    fn settings(&self) -> Result<Settings> {
+        let mut settings = Settings::default();
+        if let Some(lease) = self.lease {
+            let refuse = |error| Error::Config(format!("lease (DSM_LEASE): {error}"));
+            settings = settings.with_lease(lease).map_err(refuse)?;
+        }
+        if let Some(heartbeat) = self.heartbeat {
+            let refuse = |error| Error::Config(format!("heartbeat (DSM_HEARTBEAT): {error}"));
+            settings = settings.with_heartbeat(heartbeat).map_err(refuse)?;
+        }
+        Ok(settings)
     }
 
     fn geometry(&self) -> Result<Geometry> {

@@ -109,13 +109,33 @@ fn nonsense_is_refused_by_name_value_and_what_is_allowed() {
 }
 
 #[test]
-fn what_comes_with_recovery_is_refused() {
-    assert!(refusal(&[("DSM_REPLICAS", "1")]).contains("must be 0"));
-    assert!(refusal(&[("DSM_CREDENTIALS", "/key")]).contains("/key"));
+fn one_crash_is_survived_unless_the_user_says_otherwise() {
+    let replicas = |builder: Builder, variables: &[(&str, &str)]| {
+        resolve(builder, variables).map(|config| config.replicas).map_err(|error| error.to_string())
+    };
+    let four = [("DSM_RANK", "0"), ("DSM_NODES", "4"), ("DSM_RENDEZVOUS", "127.0.0.1:1")];
+    assert_eq!(replicas(Builder::new(), &[]), Ok(0), "alone, there is nobody to keep anything");
+    assert_eq!(replicas(Builder::new(), &four), Ok(1));
+    assert_eq!(replicas(Builder::new().replicas(2), &four), Ok(2));
+    let none = [&four[..], &[("DSM_REPLICAS", "0")]].concat();
+    assert_eq!(replicas(Builder::new(), &none), Ok(0));
+}
+
+#[test]
+fn times_of_the_membership_must_fit_each_other() {
     let builder = Builder::new().lease(Duration::from_secs(1)).heartbeat(Duration::from_secs(2));
     assert!(resolve(builder, &[]).expect_err("too slow").to_string().contains("DSM_HEARTBEAT"));
-    let builder = Builder::new().replicas(0).lease(Duration::from_secs(2)).heartbeat(Duration::from_secs(1));
-    assert!(resolve(builder, &[]).is_ok());
+    assert!(refusal(&[("DSM_LEASE", "1ms")]).contains("DSM_LEASE"));
+    let builder = Builder::new().lease(Duration::from_secs(2)).heartbeat(Duration::from_secs(1));
+    let config = resolve(builder, &[]).expect("a lease outlasts two heartbeats");
+    assert_eq!(config.settings.lease(), Duration::from_secs(2));
+    let config = resolve(Builder::new(), &[("DSM_LEASE", "500ms")]).expect("a lease of half a second");
+    assert_eq!(config.settings.heartbeat(), Duration::from_millis(100));
+}
+
+#[test]
+fn credentials_are_refused() {
+    assert!(refusal(&[("DSM_CREDENTIALS", "/key")]).contains("/key"));
 }
 
 #[test]

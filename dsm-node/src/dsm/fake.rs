@@ -93,6 +93,7 @@ impl Engine {
             Command::Barrier => reply(Reply::BarrierPassed { view: ViewId::FIRST }),
             Command::Leave => reply(Reply::Left),
             Command::Sync => reply(Reply::Synced),
+            Command::Ensure { .. } => reply(Reply::Ensured),
             Command::Cover { .. } => {}
         }
     }

@@ -7,10 +7,10 @@ use crate::error::Result;
 use crate::heap;
 use crate::signals;
 use crate::stats::Stats;
-use crate::transport::Flushed;
+use crate::transport::{Flushed, Voice};
+use dsm_core::failpoint::{Moment, change};
 use dsm_core::{
-    Access, Action, Address, CallId, Cause, Command, Event, Message, NodeId, PageId, Payload, Reply, Want,
-    limits,
+    Access, Action, Address, CallId, Cause, Command, Event, Message, NodeId, PageId, Payload, Want, limits,
 };
 
 /// The name of the engine's own commands, none of which has an answer.
@@ -18,6 +18,11 @@ const UNANSWERED: CallId = CallId(u64::MAX);
 
 impl Engine {
     pub(super) fn carry_out(&mut self, action: Action) -> Result<()> {
+        if !self.failpoints.is_empty()
+            && let Some(name) = change(&action)
+        {
+            self.pass(Moment::Change, name);
+        }
         match action {
             Action::Protect { page, access } => self.protect(page, access)?,
             Action::Install { page, access, payload } => self.install(page, access, payload)?,
@@ -44,20 +49,11 @@ impl Engine {
                 let progress = self.faults.progress(page, self.timers.now());
                 self.upcoming.push_back(Event::Probed { page, progress });
             }
-            Action::Complete { call, reply } => {
-                self.departing |= reply == Reply::Left;
-                if let Some(answer) = self.answers.remove(&call) {
-                    // Who asked may have given up.
-                    let _ = answer.send(reply);
-                }
-            }
+            Action::Complete { call, reply } => self.answer(call, reply),
             Action::Doom { page, node } => self.doom(page, node),
             Action::Freed { address } => self.free_block(address),
             Action::Reject { from, cause } => self.reject(from, cause),
-            // Its machine was told of no view but the first, in which nobody keeps anything for anybody.
-            Action::Replicate(what) => {
-                signals::die(&format!("{}: {what:?} is wanted, though this node keeps no replicas", self.me));
-            }
+            Action::Replicate(what) => self.replicate(what)?,
         }
         Ok(())
     }
@@ -72,7 +68,7 @@ impl Engine {
 
     fn install(&mut self, page: PageId, access: Access, payload: Payload) -> Result<()> {
         match payload {
-            Payload::Bytes => {}
+            Payload::Bytes => self.settle_frame(page),
             Payload::Zero => self.stats.zero_pages += 1,
             Payload::Held => self.stats.upgrades += 1,
         }
@@ -83,7 +79,10 @@ impl Engine {
     /// Counts the faults that `access` to `page` ends, just before the threads are woken.
     fn resolve_faults(&mut self, page: PageId, access: Access, mapped: Mapped) {
         let stats = &mut self.stats;
-        self.faults.resolve(page, access, mapped, self.timers.now(), |fault| {
+        let now = self.timers.now();
+        let mut longest = None;
+        self.faults.resolve(page, access, mapped, now, |fault| {
+            longest = longest.max(Some(fault.took));
             let nanos = u64::try_from(fault.took.as_nanos()).unwrap_or(u64::MAX);
             match fault.want {
                 Want::Read => {
@@ -96,6 +95,9 @@ impl Engine {
                 }
             }
         });
+        if let (Some(took), Some(_)) = (longest, self.recovering) {
+            self.note_resolved(took, now);
+        }
     }
 
     /// A block of this node's heap was dropped elsewhere. If it was the last of its span, the span goes back.
@@ -107,10 +109,22 @@ impl Engine {
     }
 
     fn queue(&mut self, to: NodeId, message: &Message, page: Option<PageId>) {
+        if self.pass(Moment::Send, message.name()) {
+            return;
+        }
         let Some(link) = self.links.get_mut(to.index()).and_then(Option::as_mut) else { return };
         if let Err(error) = link.send(message, page) {
             // Only a message beyond the wire's limits cannot be encoded, and every limit is checked where it is made.
             signals::die(&format!("{}: cannot encode {message:?} to {to}: {error}", self.me));
+        }
+        self.pass_sent(to, message);
+    }
+
+    /// A message was queued: a failpoint behind it wants it to have left.
+    pub(super) fn pass_sent(&mut self, to: NodeId, message: &Message) {
+        if !self.failpoints.is_empty() {
+            self.flush(to);
+            self.pass(Moment::Sent, message.name());
         }
     }
 
@@ -130,7 +144,8 @@ impl Engine {
     pub(super) fn flush(&mut self, peer: NodeId) {
         let Some(link) = self.links.get_mut(peer.index()).and_then(Option::as_mut) else { return };
         let was_blocked = self.blocked.contains(peer);
-        let flushed = match link.flush(&self.region.frames()) {
+        let voice = if self.members.frozen { Voice::Membership } else { Voice::Full };
+        let flushed = match link.flush(&self.region.frames(), voice) {
             Ok(flushed) => flushed,
             Err(down) => return self.link_down(peer, &down.to_string()),
         };
@@ -179,6 +194,7 @@ impl Engine {
             stats.resent_messages += counters.resent;
             stats.duplicate_messages += counters.duplicates;
             stats.refused_frames += counters.bad_frames;
+            stats.stale_messages += counters.stale;
         }
         stats
     }

@@ -1,8 +1,12 @@
 //! Joining: from a configuration to a running node.
 
 use super::Engine;
+use super::copies::Copies;
+use super::failpoints;
 use super::faults::Faults;
+use super::members::{Beginning, Members};
 use super::poller::{Poller, Source};
+use super::replicate::Discards;
 use super::timers::Timers;
 use crate::config::{Config, TransportKind};
 use crate::dsm::Dsm;
@@ -13,11 +17,14 @@ use crate::node::{Caller, Node, Order};
 use crate::region::Region;
 use crate::signals;
 use crate::stats::Stats;
-use crate::transport::{self, Endpoint, Formation, Identity, Kind, Mesh};
+use crate::transport::{self, Endpoint, Formation, Habitat, Identity, Kind, Mesh, Terms};
+use crate::witness::Channel;
 use crossbeam_channel::{Receiver, unbounded};
-use dsm_core::{Copyset, Geometry, Incarnation, Machine, NodeId};
+use dsm_core::membership::Settings;
+use dsm_core::{Copyset, Geometry, Host, Incarnation, Machine, NodeId, View};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use std::collections::{HashMap, VecDeque};
+use std::fs;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -43,7 +50,10 @@ fn try_join(config: Config) -> Result<Dsm> {
     let nodes = config.nodes;
     let region = Region::new(geometry)?;
     let log = Logger::start(me).map_err(|error| Error::io("starting the log's thread", error))?;
-    let mesh = transport::form(formation(config)?)?;
+    let (replicas, settings) = (config.replicas, config.settings);
+    let habitat = habitat(config.host.as_deref());
+    let witness = Channel::inherit();
+    let mesh = transport::form(formation(config, habitat, witness.is_some())?)?;
     signals::install(geometry)?;
 
     let (orders_in, orders) = unbounded();
@@ -52,8 +62,23 @@ fn try_join(config: Config) -> Result<Dsm> {
         EventFd::from_flags(flags).map_err(|errno| Error::io("creating the engine's wake-up", errno))?;
     let wake = Arc::new(wake);
     let caller = Caller::new(orders_in, Arc::clone(&wake));
-    let node = Node::install(Node::new(me, u32::from(nodes), geometry, caller))?;
-    let parts = Parts { me, nodes, geometry, region, mesh, orders, wake, log: log.clone() };
+    let node = Node::new(me, u32::from(nodes), geometry, caller).with_replicas(replicas);
+    let node = Node::install(node)?;
+    let settings = settings.with_witness(mesh.witness);
+    let log_of_engine = log.clone();
+    let parts = Parts {
+        me,
+        geometry,
+        habitat,
+        replicas,
+        settings,
+        witness,
+        region,
+        mesh,
+        orders,
+        wake,
+        log: log_of_engine,
+    };
     let thread = start(Engine::new(node, parts)?)?;
     Ok(Dsm::new(node, move || end(node, thread, &log)))
 }
@@ -61,8 +86,11 @@ fn try_join(config: Config) -> Result<Dsm> {
 /// What an engine is made of.
 pub(super) struct Parts {
     me: NodeId,
-    nodes: u16,
     geometry: Geometry,
+    habitat: Habitat,
+    replicas: u32,
+    settings: Settings,
+    witness: Option<Channel>,
     region: Region,
     mesh: Mesh,
     orders: Receiver<Order>,
@@ -72,7 +100,8 @@ pub(super) struct Parts {
 
 impl Engine {
     fn new(node: &'static Node, parts: Parts) -> Result<Engine> {
-        let Parts { me, nodes, geometry, region, mut mesh, orders, wake, log } = parts;
+        let Parts { me, geometry, habitat, replicas, settings, witness, region, mut mesh, orders, wake, log } =
+            parts;
         let poller = Poller::new()?;
         let timers = Timers::new()?;
         poller.watch(Source::Faults, region.uffd())?;
@@ -85,10 +114,20 @@ impl Engine {
                 poller.watch_peer(link.peer(), descriptor)?;
             }
         }
-        let machine = Machine::new(me, Copyset::first(usize::from(nodes)), geometry);
+        let peers = std::mem::take(&mut mesh.peers);
+        let members = peers.iter().zip(0..).map(|(it, rank)| (NodeId(rank), it.incarnation, it.habitat.host));
+        let view = View::first(members, replicas);
+        node.publish_view(&view);
+        let machine = Machine::in_view(me, view.clone(), geometry);
         // The one source of chance in the standard library.
         let machine = machine.with_transaction_key(RandomState::new().build_hasher().finish());
-        Ok(Engine {
+        let incarnation = peers.get(me.index()).map_or(Incarnation(0), |peer| peer.incarnation);
+        let beginning = Beginning { me, habitat, incarnation, settings, view, witness };
+        let members = Members::new(timers.now(), beginning);
+        if let Some(witness) = members.witness() {
+            poller.watch(Source::Witness, witness)?;
+        }
+        let mut engine = Engine {
             node,
             me,
             geometry,
@@ -112,11 +151,16 @@ impl Engine {
             blocked: Copyset::EMPTY,
             stats: Stats::default(),
             log,
+            members,
+            copies: Copies::default(),
+            discards: Discards::default(),
+            recovering: None,
+            failpoints: failpoints::from_environment()?,
             departing: false,
             stopping: false,
-            lost: Copyset::EMPTY,
-            lost_at: None,
-        })
+        };
+        engine.watch_peers(habitat, &peers)?;
+        Ok(engine)
     }
 }
 
@@ -147,16 +191,25 @@ fn end(node: &'static Node, thread: JoinHandle<()>, log: &Logger) -> Result<()> 
     Ok(())
 }
 
-fn formation(config: Config) -> Result<Formation> {
+fn formation(config: Config, habitat: Habitat, witness: bool) -> Result<Formation> {
     let parse = |text: &str| {
         text.parse::<Endpoint>().map_err(|error| Error::Config(format!("address {text:?}: {error}")))
     };
     Ok(Formation {
         rank: config.rank,
-        nodes: config.nodes,
-        geometry: config.geometry,
-        identity: Identity { compiler: layout::compiler().to_owned(), types: layout::registered() },
+        terms: Terms {
+            nodes: config.nodes,
+            base: config.geometry.base().0,
+            size: config.geometry.size(),
+            page_size: config.geometry.page_size(),
+            replicas: config.replicas,
+            lease: config.settings.lease(),
+            heartbeat: config.settings.heartbeat(),
+            identity: Identity { compiler: layout::compiler().to_owned(), types: layout::registered() },
+        },
         incarnation: incarnation(),
+        habitat,
+        witness,
         rendezvous: parse(&config.rendezvous)?,
         rendezvous_listener: config.rendezvous_fd,
         listen: config.listen.as_deref().map(parse).transpose()?,
@@ -167,6 +220,30 @@ fn formation(config: Config) -> Result<Formation> {
         patience: config.patience,
         trust_network: config.trust_network,
     })
+}
+
+/// Where this process runs: on which machine, by the name of its boot or by what the user calls it, and under which number.
+fn habitat(host: Option<&str>) -> Habitat {
+    /// Where the kernel tells which boot of which machine this is.
+    const BOOT: &str = "/proc/sys/kernel/random/boot_id";
+    /// The name space in which process numbers mean something, as a number in brackets.
+    const NAME_SPACE: &str = "/proc/self/ns/pid";
+    let machine = host.map(str::to_owned).or_else(|| fs::read_to_string(BOOT).ok()).unwrap_or_default();
+    let name_space = fs::read_link(NAME_SPACE).unwrap_or_default();
+    let boot = fs::read_to_string(BOOT).unwrap_or_default();
+    Habitat {
+        host: Host(fingerprint(&machine)),
+        // Of another boot, the same number is another name space.
+        name_space: fingerprint(&format!("{boot}{}", name_space.display())),
+        process: std::process::id(),
+    }
+}
+
+/// The same number for the same text in every process: FNV-1a.
+fn fingerprint(text: &str) -> u64 {
+    const BASIS: u64 = 0xcbf2_9ce4_8422_2325;
+    const PRIME: u64 = 0x0100_0000_01b3;
+    text.bytes().fold(BASIS, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(PRIME))
 }
 
 /// A number that no other life of this rank has: the time, and the process.

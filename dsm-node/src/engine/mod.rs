@@ -12,28 +12,37 @@
 //! but in its wait. It does not decide anything about pages: that is the machine's part.
 
 mod act;
+mod copies;
 mod examine;
+mod failpoints;
 mod faults;
 mod join;
+mod members;
 mod poller;
 mod priority;
+mod replicate;
 mod timers;
 
 pub(crate) use join::join;
 
 use crate::error::Result;
 use crate::log::Logger;
-use crate::node::{Call, Node, Order};
+use crate::node::{Node, Order};
 use crate::region::Region;
 use crate::signals;
 use crate::stats::Stats;
-use crate::transport::{Incoming, Link, Mesh, Stream};
+use crate::transport::{Heard, Incoming, Link, Mesh, Stream};
 use crate::uffd::FaultBuffer;
+use copies::Copies;
 use crossbeam_channel::{Receiver, Sender};
-use dsm_core::{Actions, CallId, Copyset, Event, Geometry, Machine, NodeId, Reply, Time};
+use dsm_core::failpoint::Failpoints;
+use dsm_core::membership::Fact;
+use dsm_core::{Actions, CallId, Copyset, Event, Geometry, Machine, NodeId, Reply};
 use faults::Faults;
+use members::Members;
 use nix::sys::eventfd::EventFd;
 use poller::{Poller, Source};
+use replicate::{Discards, Recovering};
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
@@ -42,9 +51,9 @@ use timers::{Reminder, Timers};
 /// How long a node that is done waits for its peers to hang up, before it ends without them.
 const GOODBYE_PATIENCE: Duration = Duration::from_secs(2);
 
-/// Two nodes notice the loss of a third at different times: the one that called it when it refuses, the one that it
-/// called when it has not for a while. The difference is below half a second; a busy machine adds to it.
-const LOSS_SKEW_MAX: Duration = Duration::from_secs(1);
+/// A node that ends though others have not, as when its program panics, gives the others so long to agree that it is no
+/// member any more. They find out by themselves otherwise.
+const DEPARTURE_PATIENCE: Duration = Duration::from_secs(1);
 
 /// Messages of one peer, or orders, that are taken before others have their turn and answers go out: enough to make
 /// little of a turn's system calls, and done within some tens of microseconds.
@@ -82,25 +91,34 @@ pub(super) struct Engine {
     blocked: Copyset,
     stats: Stats,
     log: Logger,
+    members: Members,
+    copies: Copies,
+    discards: Discards,
+    recovering: Option<Recovering>,
+    failpoints: Failpoints,
     /// Every program is done: peers that hang up have left, and are not lost.
     departing: bool,
     stopping: bool,
-    /// Peers that are gone for good.
-    lost: Copyset,
-    /// When the first peer was lost.
-    lost_at: Option<Time>,
 }
 
 impl Engine {
     /// Runs until told to stop. An error is one that leaves memory in doubt: the process must not go on.
     fn run(mut self) -> Result<()> {
         priority::wake_early();
+        self.tell_membership(Fact::Tick)?;
+        self.flush_all();
         while !self.stopping {
             self.timers.arm()?;
             self.take_turns(None)?;
             self.fire_timers()?;
+            self.mind_the_time()?;
             self.flush_all();
             self.faults.note_clocks();
+        }
+        if self.members.ended.is_some() {
+            // Nobody expects anything of this node. Who waits for a call learns that no answer comes.
+            self.region.detach();
+            return Ok(());
         }
         self.say_goodbye()
     }
@@ -109,7 +127,10 @@ impl Engine {
     fn take_turns(&mut self, patience: Option<Duration>) -> Result<()> {
         let leftover = std::mem::take(&mut self.leftover);
         let patience = if leftover.is_empty() { patience } else { Some(Duration::ZERO) };
-        for index in 0..self.poller.wait(patience)? {
+        let found = self.poller.wait(patience)?;
+        // This process may have been stopped for longer than its lease.
+        self.mind_the_time()?;
+        for index in 0..found {
             for source in self.poller.found(index) {
                 self.turn_to(source)?;
             }
@@ -127,6 +148,8 @@ impl Engine {
                 self.timer_ran_out = true;
                 Ok(())
             }
+            Source::Witness => self.take_witness(),
+            Source::Death(node) => self.take_death(node),
             Source::Readable(peer) => self.receive(peer),
             Source::Writable(peer) => {
                 self.flush(peer);
@@ -157,7 +180,7 @@ impl Engine {
             if !self.faults.begin(page, fault.thread, fault.want, now) {
                 self.stats.repeated_faults += 1;
             }
-            self.handle(Event::Fault { page, want: fault.want })?;
+            self.take_fault(page, fault.want)?;
         }
         self.fault_buffer = Some(buffer);
         Ok(())
@@ -169,12 +192,7 @@ impl Engine {
         for _ in 0..TAKEN_PER_TURN {
             let Ok(order) = self.orders.try_recv() else { return Ok(()) };
             match order {
-                Order::Call(Call { id, command, answer }) => {
-                    if let Some(answer) = answer {
-                        self.answers.insert(id, answer);
-                    }
-                    self.handle(Event::Command { call: id, command })?;
-                }
+                Order::Call(call) => self.take_call(call)?,
                 Order::Count(answer) => {
                     // Who asked may have given up.
                     let _ = answer.send(self.count());
@@ -183,7 +201,7 @@ impl Engine {
                     // As above.
                     let _ = answer.send(self.examine());
                 }
-                Order::Stop => self.stop(),
+                Order::Stop => self.stop()?,
             }
         }
         self.come_back_to(Source::Orders);
@@ -202,8 +220,11 @@ impl Engine {
         for _ in 0..TAKEN_PER_TURN {
             let Some(link) = self.links.get_mut(peer.index()).and_then(Option::as_mut) else { return Ok(()) };
             let machine = &self.machine;
-            match link.next(&self.region.frames(), |message| machine.reserves(peer, message)) {
-                Ok(Some(message)) => self.handle(Event::Received { from: peer, message })?,
+            match link.hear(&self.region.frames(), |message| machine.landing(peer, message)) {
+                Ok(Some(Heard::Message { view, message, aside })) => {
+                    self.take_message(peer, view, message, aside)?;
+                }
+                Ok(Some(Heard::Packet(packet))) => self.take_packet(peer, *packet)?,
                 Ok(None) => {
                     drained = true;
                     break;
@@ -228,7 +249,7 @@ impl Engine {
     /// The connection to a peer broke. The peer may live: the session goes on when it is made anew.
     fn link_down(&mut self, peer: NodeId, cause: &str) {
         self.hang_up(peer);
-        if !self.stopping && !self.departing {
+        if !self.stopping && !self.departing && self.machine.view().members().contains(peer) {
             self.log.info(format!("the connection to {peer} broke ({cause}); reconnecting"));
             self.mesh.reconnect.begin(peer);
         }
@@ -252,7 +273,7 @@ impl Engine {
                 Incoming::Reconnected { peer, stream, received_through } => {
                     self.attach(peer, stream, received_through)?;
                 }
-                Incoming::PeerUnreachable { peer, cause } => self.lose(peer, &cause)?,
+                Incoming::PeerUnreachable { peer, cause } => self.suspect(peer, &cause)?,
                 Incoming::Refused { rank, incarnation: _, refusal } => {
                     self.stats.refused_frames += 1;
                     self.log.warn_once("refused", rank.0.into(), || {
@@ -271,10 +292,6 @@ impl Engine {
     }
 
     fn attach(&mut self, peer: NodeId, stream: Stream, received_through: u64) -> Result<()> {
-        if self.lost.contains(peer) {
-            // It called just before it was given up. Hung up on, it calls again, and is told.
-            return Ok(());
-        }
         let Some(link) = self.links.get_mut(peer.index()).and_then(Option::as_mut) else { return Ok(()) };
         if link.is_behind(received_through) {
             // A call that was held up on its way, and that the peer has given up. It was taken for the one that is due.
@@ -288,7 +305,7 @@ impl Engine {
         let Some(link) = self.links.get_mut(peer.index()).and_then(Option::as_mut) else { return Ok(()) };
         if let Err(down) = link.attach(stream, received_through) {
             // Both ends disagree on what was said: no further connection can mend that.
-            return self.lose(peer, &down.to_string());
+            return self.suspect(peer, &down.to_string());
         }
         if let Some(descriptor) = link.descriptor() {
             self.poller.watch_peer(peer, descriptor)?;
@@ -298,27 +315,27 @@ impl Engine {
         Ok(())
     }
 
-    /// A peer could not be reached in time. If it has called meanwhile, that is out of date.
-    fn lose(&mut self, peer: NodeId, cause: &str) -> Result<()> {
+    /// A peer could not be reached in time. If it has called meanwhile, that is out of date. Whether it goes is for the
+    /// members to agree on; until then it is called again.
+    fn suspect(&mut self, peer: NodeId, cause: &str) -> Result<()> {
         let link = self.links.get(peer.index()).and_then(Option::as_ref);
-        if self.stopping || self.departing || link.is_none_or(Link::is_attached) {
+        let is_member = self.machine.view().members().contains(peer);
+        if self.stopping || self.departing || !is_member || link.is_none_or(Link::is_attached) {
             return Ok(());
         }
-        self.log.error(format!("{peer} is gone: {cause}"));
-        self.lost = self.lost.with(peer);
-        self.lost_at.get_or_insert(self.timers.now());
-        self.mesh.reconnect.give_up(peer);
-        self.node.mark_lost(peer);
-        self.handle(Event::PeerLost { node: peer })
+        self.log.warn(format!("{peer} does not answer: {cause}"));
+        self.mesh.reconnect.begin(peer);
+        self.tell_membership(Fact::Suspected { node: peer })
     }
 
-    /// This node's program is done. After a loss it goes on serving for a moment, so that the others, who may notice
-    /// later, learn of that loss, and do not take this node's end for another.
-    fn stop(&mut self) {
-        match self.lost_at {
-            None => self.stopping = true,
-            Some(at) => self.timers.set(Reminder::Stop, at + LOSS_SKEW_MAX),
+    /// This node's program is done. Where the others are not, they are told that it goes, and have a moment to agree.
+    fn stop(&mut self) -> Result<()> {
+        if self.departing {
+            self.stopping = true;
+            return Ok(());
         }
+        self.timers.set(Reminder::Stop, self.timers.now() + DEPARTURE_PATIENCE);
+        self.tell_membership(Fact::Leave)
     }
 
     fn fire_timers(&mut self) -> Result<()> {
@@ -336,6 +353,8 @@ impl Engine {
                     }
                 }
                 Reminder::Stop => self.stopping = true,
+                Reminder::Membership => self.mind_the_time()?,
+                Reminder::Discard => self.discard_all()?,
             }
         }
         Ok(())
@@ -347,6 +366,12 @@ impl Engine {
     /// connection broke before they had heard it.
     fn say_goodbye(mut self) -> Result<()> {
         let deadline = self.timers.now() + GOODBYE_PATIENCE;
+        // Whoever is no member may be stopped, and would keep its end open.
+        for peer in (0..self.links.len()).filter_map(|rank| u16::try_from(rank).ok()).map(NodeId) {
+            if !self.machine.view().members().contains(peer) {
+                self.hang_up(peer);
+            }
+        }
         for link in self.links.iter_mut().flatten() {
             link.shutdown();
             self.unflushed.push(link.peer());
@@ -355,6 +380,7 @@ impl Engine {
         self.poller.forget(self.region.uffd());
         self.poller.forget(&*self.wake);
         self.poller.forget(&self.timers);
+        self.forget_membership();
         while self.links.iter().flatten().any(|link| link.is_attached() || self.awaits_call(link)) {
             self.flush_all();
             let left = deadline.since(self.timers.now());
@@ -370,7 +396,8 @@ impl Engine {
 
     /// Whether this node has to tell a peer once more that all programs are done, when it calls.
     fn awaits_call(&self, link: &Link) -> bool {
-        let tells = self.departing && self.me == NodeId::COORDINATOR;
-        tells && !link.was_heard_out() && !self.lost.contains(link.peer())
+        let view = self.machine.view();
+        let tells = self.departing && self.me == view.coordinator();
+        tells && !link.was_heard_out() && view.members().contains(link.peer())
     }
 }

@@ -18,6 +18,10 @@ pub(super) enum Source {
     Incoming,
     /// A timer ran out.
     Timer,
+    /// The launcher said something.
+    Witness,
+    /// A peer's process has ended.
+    Death(NodeId),
     /// A peer said something, or its connection broke.
     Readable(NodeId),
     /// A peer's connection takes more bytes.
@@ -25,7 +29,10 @@ pub(super) enum Source {
 }
 
 /// Tokens below this are the engine's own sources; a peer's token is this plus its rank.
-const FIRST_PEER: u64 = 4;
+const FIRST_PEER: u64 = 5;
+
+/// The token of a peer's process is this plus its rank: above the tokens of all peers.
+const FIRST_PROCESS: u64 = FIRST_PEER + (1 << u16::BITS);
 
 /// Events taken at once. Those beyond wait for the next turn.
 const EVENTS_AT_ONCE: usize = 32;
@@ -96,7 +103,9 @@ impl Poller {
             | Source::Faults
             | Source::Orders
             | Source::Incoming
-            | Source::Timer => None,
+            | Source::Timer
+            | Source::Witness
+            | Source::Death(_) => None,
         };
         // Whatever is not mere readiness to write is found by reading: bytes, the end, or an error.
         let readable = (event.events() != EpollFlags::EPOLLOUT).then_some(source);
@@ -110,6 +119,8 @@ fn token(source: Source) -> u64 {
         Source::Orders => 1,
         Source::Incoming => 2,
         Source::Timer => 3,
+        Source::Witness => 4,
+        Source::Death(peer) => FIRST_PROCESS + u64::from(peer.0),
         Source::Readable(peer) | Source::Writable(peer) => FIRST_PEER + u64::from(peer.0),
     }
 }
@@ -120,8 +131,14 @@ fn source(token: u64) -> Source {
         1 => Source::Orders,
         2 => Source::Incoming,
         3 => Source::Timer,
-        peer => Source::Readable(NodeId(u16::try_from(peer - FIRST_PEER).unwrap_or(u16::MAX))),
+        4 => Source::Witness,
+        peer @ FIRST_PROCESS.. => Source::Death(rank(peer - FIRST_PROCESS)),
+        peer => Source::Readable(rank(peer - FIRST_PEER)),
     }
+}
+
+fn rank(number: u64) -> NodeId {
+    NodeId(u16::try_from(number).unwrap_or(u16::MAX))
 }
 
 #[cfg(test)]
@@ -130,9 +147,17 @@ mod tests {
 
     #[test]
     fn tokens_name_their_sources() {
-        for source_in in
-            [Source::Faults, Source::Orders, Source::Incoming, Source::Timer, Source::Readable(NodeId(63))]
-        {
+        for source_in in [
+            Source::Faults,
+            Source::Orders,
+            Source::Incoming,
+            Source::Timer,
+            Source::Witness,
+            Source::Readable(NodeId(0)),
+            Source::Readable(NodeId(63)),
+            Source::Death(NodeId(0)),
+            Source::Death(NodeId(63)),
+        ] {
             assert_eq!(source(token(source_in)), source_in);
         }
     }

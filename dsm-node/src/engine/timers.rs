@@ -1,27 +1,32 @@
-//! The machine's timers, on one kernel timer. Idle, it is disarmed: nothing wakes an idle node.
+//! The engine's timers, on one kernel timer, and its clock, which counts the time that the machine sleeps too: a lease
+//! runs out meanwhile.
 
 use crate::error::{Error, Result};
 use dsm_core::{Time, Timer};
 use nix::sys::time::TimeSpec;
 use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags};
+use nix::time::{ClockId as Clock, clock_gettime};
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::{AsFd, BorrowedFd};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// What an engine is reminded of.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(super) enum Reminder {
     /// A timer of the machine's.
     Machine(Timer),
+    /// The membership wants to be told the time.
+    Membership,
     /// What was held back is to be sent.
     Flush,
+    /// Frames that nobody needs are to be given back.
+    Discard,
     /// This node has served others for long enough after it was told to stop.
     Stop,
 }
 
 /// The clock of one engine, and what it is to be reminded of.
 pub(super) struct Timers {
-    origin: Instant,
     kernel: TimerFd,
     armed: Option<Time>,
     due: BTreeMap<Reminder, Time>,
@@ -32,20 +37,14 @@ pub(super) struct Timers {
 impl Timers {
     pub fn new() -> Result<Timers> {
         let flags = TimerFlags::TFD_CLOEXEC | TimerFlags::TFD_NONBLOCK;
-        let kernel = TimerFd::new(ClockId::CLOCK_MONOTONIC, flags)
+        let kernel = TimerFd::new(ClockId::CLOCK_BOOTTIME, flags)
             .map_err(|errno| Error::io("creating the engine's timer", errno))?;
-        Ok(Timers {
-            origin: Instant::now(),
-            kernel,
-            armed: None,
-            due: BTreeMap::new(),
-            by_time: BTreeSet::new(),
-        })
+        Ok(Timers { kernel, armed: None, due: BTreeMap::new(), by_time: BTreeSet::new() })
     }
 
-    /// The present instant.
+    /// The present instant, counted from the machine's start: all processes of a machine agree on it.
     pub fn now(&self) -> Time {
-        Time::ZERO + self.origin.elapsed()
+        now()
     }
 
     /// Reminds of `reminder` at `at`, whatever was set for it before.
@@ -97,6 +96,13 @@ impl Timers {
         // Reading it only resets its readiness; that there is nothing to read is as good.
         let _ = self.kernel.wait();
     }
+}
+
+/// The present instant, counted from the machine's start.
+pub(crate) fn now() -> Time {
+    // The kernel has this clock since 2.6.39; with a valid clock the call cannot fail.
+    let since = clock_gettime(Clock::CLOCK_BOOTTIME).map(Duration::from).unwrap_or_default();
+    Time::ZERO + since
 }
 
 impl AsFd for Timers {

@@ -13,7 +13,7 @@ use std::os::unix::net::{SocketAddr, UnixListener};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::SystemTime;
 
-/// The socket's number is at least this: a child's standard streams are put in place before it inherits the socket.
+/// A socket for a child has at least this number: its standard streams are put in place before it inherits the socket.
 const NUMBER_MIN: RawFd = 10;
 
 /// Tells the names of one process apart.
@@ -58,7 +58,8 @@ fn unix() -> io::Result<Meeting> {
     Ok(Meeting { address: format!("unix:{name}"), socket: out_of_the_way(listener.into())? })
 }
 
-fn out_of_the_way(socket: OwnedFd) -> io::Result<OwnedFd> {
+/// The same socket, closed on exec, at a number that a child's standard streams leave free.
+pub(super) fn out_of_the_way(socket: OwnedFd) -> io::Result<OwnedFd> {
     let number = fcntl(socket.as_fd(), FcntlArg::F_DUPFD_CLOEXEC(NUMBER_MIN))?;
     // SAFETY: the kernel has just made this descriptor for us, so nothing else owns it.
     Ok(unsafe { OwnedFd::from_raw_fd(number) })

@@ -2,7 +2,8 @@
 //! before the first of them runs. `dsm run`, `dsm-demo` and the tests start their nodes here.
 //!
 //! Nothing that is started outlives its [`Cluster`]: each node is the head of a process group that is ended with it,
-//! and the kernel ends the nodes of a launcher that was itself killed. What the nodes do is not this module's business.
+//! and the kernel ends the nodes of a launcher that was itself killed. While it lives, the launcher takes part in the
+//! cluster's membership as a witness. What else the nodes do is not this module's business.
 //!
 //! ```no_run
 //! use dsm_node::launch::{Launch, Output};
@@ -15,15 +16,21 @@
 //! ```
 
 mod cluster;
+mod kill;
 mod meeting;
+mod outcome;
 mod output;
 mod process;
 #[doc(hidden)]
 pub mod usage;
+mod watch;
+mod witness;
 
 pub use crate::config::TransportKind;
-pub use cluster::{Cluster, Ending, NodeOutcome, Outcome, Signaller};
+pub use cluster::{Cluster, Signaller};
+pub use kill::Kill;
 pub use nix::sys::signal::Signal;
+pub use outcome::{Ending, NodeOutcome, Outcome};
 pub use output::{Line, Output, Stream};
 
 use crate::error::{Error, Result};
@@ -31,15 +38,13 @@ use dsm_core::limits;
 use meeting::Meeting;
 use process::Process;
 use std::ffi::{OsStr, OsString};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::process::{Command, Stdio};
 use std::time::Duration;
+use watch::Plan;
 
 /// Nodes in one cluster, as ranks count them.
 const NODES_MAX: u32 = limits::NODES_MAX as u32;
-
-/// How long the others may go on after one node has failed, to say what they have to say: as long as a node takes to
-/// learn that a peer is gone.
-const GRACE_DEFAULT: Duration = crate::error::PATIENCE;
 
 /// What to start, and how. See the [module](self).
 #[derive(Debug)]
@@ -53,7 +58,9 @@ pub struct Launch {
     env: Vec<(Option<u32>, OsString, OsString)>,
     output: Output,
     stdin_to_first: bool,
-    grace: Duration,
+    replicas: Option<u32>,
+    lease: Option<Duration>,
+    plan: Plan,
 }
 
 impl Launch {
@@ -67,7 +74,9 @@ impl Launch {
             env: Vec::new(),
             output: Output::Inherited,
             stdin_to_first: false,
-            grace: GRACE_DEFAULT,
+            replicas: None,
+            lease: None,
+            plan: Plan::default(),
         }
     }
 
@@ -92,6 +101,27 @@ impl Launch {
     /// How the nodes talk to each other.
     pub fn transport(mut self, transport: TransportKind) -> Launch {
         self.transport = transport;
+        self
+    }
+
+    /// How many crashes the cluster is to survive: so many other nodes keep a copy of what a node has committed. Unless this is
+    /// said, the nodes use what the environment says, else their default: 1 where there are two nodes or more.
+    pub fn replicas(mut self, replicas: u32) -> Launch {
+        self.replicas = Some(replicas);
+        self
+    }
+
+    /// How long a node may be silent before the others go on without it, where its death cannot be proven. Unless this is said,
+    /// the nodes use what the environment says, else their default.
+    pub fn lease(mut self, lease: Duration) -> Launch {
+        self.lease = Some(lease);
+        self
+    }
+
+    /// Has a node killed so long after the start of the last one, as [`Cluster::kill`] does. A node that has ended by then
+    /// stays as it is.
+    pub fn kill_at(mut self, rank: u32, after: Duration) -> Launch {
+        self.plan.kills.push((after, rank));
         self
     }
 
@@ -120,39 +150,53 @@ impl Launch {
         self
     }
 
-    /// How long the others may go on after one node has failed. 5 s unless said otherwise.
+    /// Ends the others so long after one node has failed. Unless this is said, they are ended after 5 s, but not if they
+    /// have formed a cluster that keeps replicas: then they go on to their own end.
     pub fn grace(mut self, grace: Duration) -> Launch {
-        self.grace = grace;
+        self.plan.grace = Some(grace);
         self
     }
 
     /// Starts the nodes.
     ///
     /// # Errors
-    /// [`Error::Config`] for a count of nodes that cannot be, [`Error::Io`] when a node cannot be started; those that
-    /// were started before it are ended.
+    /// [`Error::Config`] for a count of nodes that cannot be or a kill of a rank that is none, [`Error::Io`] when a node
+    /// cannot be started; those that were started before it are ended.
     pub fn spawn(self) -> Result<Cluster> {
-        if !(1..=NODES_MAX).contains(&self.nodes) {
-            return Err(Error::Config(format!("nodes is {}; it must be from 1 to {NODES_MAX}", self.nodes)));
-        }
+        self.check()?;
         let meeting = meeting::bind(self.transport)?;
         let mut readers = output::Readers::new(&self.output, self.nodes);
         // Held in a cluster from the first on, so that a later failure ends those that run.
         let mut processes = process::Group::default();
+        let mut channels = Vec::new();
         for rank in 0..self.nodes {
-            let command = self.command(rank, &meeting);
-            let inherited = (rank == 0).then_some(&meeting.socket);
-            let (process, stdout, stderr) = Process::start(command, inherited)
+            let (end, socket) = witness::channel()?;
+            let command = self.command(rank, &meeting, &socket);
+            let mut inherited = vec![socket.as_fd()];
+            inherited.extend((rank == 0).then_some(meeting.socket.as_fd()));
+            let (process, stdout, stderr) = Process::start(command, &inherited)
                 .map_err(|cause| Error::io(format!("starting {:?} as rank {rank}", self.program), cause))?;
             processes.push(process);
             readers.read(rank, stdout, stderr)?;
+            channels.push(end);
         }
         // From here on rank 0 alone holds the meeting point: when it dies, connecting to it is refused at once.
         drop(meeting);
-        Cluster::watch(processes, readers, self.grace)
+        Cluster::watch(processes, readers, self.plan, channels)
     }
 
-    fn command(&self, rank: u32, meeting: &Meeting) -> Command {
+    fn check(&self) -> Result<()> {
+        if !(1..=NODES_MAX).contains(&self.nodes) {
+            return Err(Error::Config(format!("nodes is {}; it must be from 1 to {NODES_MAX}", self.nodes)));
+        }
+        if let Some((_, rank)) = self.plan.kills.iter().find(|(_, rank)| *rank >= self.nodes) {
+            let last = self.nodes - 1;
+            return Err(Error::Config(format!("rank {rank} cannot be killed; ranks are from 0 to {last}")));
+        }
+        Ok(())
+    }
+
+    fn command(&self, rank: u32, meeting: &Meeting, channel: &OwnedFd) -> Command {
         let mut command = Command::new(&self.program);
         command
             .args(&self.args)
@@ -160,12 +204,19 @@ impl Launch {
             .env("DSM_NODES", self.nodes.to_string())
             .env("DSM_RENDEZVOUS", &meeting.address)
             .env("DSM_TRANSPORT", self.transport.name())
+            .env(crate::witness::VARIABLE, channel.as_raw_fd().to_string())
             // One address to listen at cannot serve all nodes of a machine.
             .env_remove("DSM_LISTEN");
         match rank {
             0 => command.env(meeting::VARIABLE, meeting.number().to_string()),
             _ => command.env_remove(meeting::VARIABLE),
         };
+        if let Some(replicas) = self.replicas {
+            command.env("DSM_REPLICAS", replicas.to_string());
+        }
+        if let Some(lease) = self.lease {
+            command.env("DSM_LEASE", format!("{}us", lease.as_micros()));
+        }
         for (_, name, value) in self.env.iter().filter(|(whose, ..)| whose.is_none_or(|whose| whose == rank))
         {
             command.env(name, value);

@@ -3,6 +3,8 @@
 //! can reach a stranger under a recycled number. Which node is ended when is not this file's business.
 
 use super::Ending;
+use crate::witness;
+use dsm_core::Time;
 use nix::errno::Errno;
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
@@ -24,15 +26,21 @@ pub(super) struct Process {
 
 /// A process runs, or its status is known.
 enum Life {
-    /// It was not reaped yet, so its number is its own. `told` is why we killed it, if we did.
+    /// It was not reaped yet, so its number is its own. `told` is why we killed it, and when, if we did.
     Running {
         child: Child,
-        told: Option<Ending>,
+        told: Option<(Ending, Time)>,
     },
-    Ended {
-        status: ExitStatus,
-        ending: Ending,
-    },
+    Ended(End),
+}
+
+/// How a process ended.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct End {
+    pub status: ExitStatus,
+    pub ending: Ending,
+    /// When we killed it, if that is what ended it.
+    pub killed: Option<Time>,
 }
 
 /// The processes of one cluster, ended when dropped.
@@ -62,20 +70,20 @@ impl Drop for Group {
 }
 
 impl Process {
-    /// Starts `command`, which inherits `socket` if there is one. Returns its piped streams, where it has any.
+    /// Starts `command`, which inherits `sockets`. Returns its piped streams, where it has any.
     pub fn start(
         mut command: Command,
-        socket: Option<&OwnedFd>,
+        sockets: &[BorrowedFd<'_>],
     ) -> io::Result<(Process, Option<ChildStdout>, Option<ChildStderr>)> {
         // A group of its own: a terminal's Ctrl-C then reaches the launcher only, which passes it on once.
         command.process_group(0);
         let launcher = std::process::id();
-        let socket = socket.map(AsRawFd::as_raw_fd);
-        // SAFETY: between fork and exec the closure makes three system calls on values that it owns by copy: it
-        // allocates nothing, takes no lock, and the descriptor is open because the caller borrows its owner until the
-        // start is over.
+        let sockets: Vec<RawFd> = sockets.iter().map(AsRawFd::as_raw_fd).collect();
+        // SAFETY: between fork and exec the closure makes system calls on values that it owns and only reads: it allocates
+        // nothing, takes no lock, and the descriptors are open because the caller borrows their owners until the start is
+        // over.
         unsafe {
-            command.pre_exec(move || bind_to_launcher(launcher).and_then(|()| pass_on(socket)));
+            command.pre_exec(move || bind_to_launcher(launcher).and_then(|()| pass_on(&sockets)));
         }
         let mut child = spawn_from_lasting_thread(command)?;
         let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
@@ -101,10 +109,10 @@ impl Process {
     }
 
     /// How the process ended, if it was reaped.
-    pub fn ended(&self) -> Option<(ExitStatus, Ending)> {
+    pub fn ended(&self) -> Option<End> {
         match &*self.life.lock() {
             Life::Running { .. } => None,
-            Life::Ended { status, ending } => Some((*status, *ending)),
+            Life::Ended(end) => Some(*end),
         }
     }
 
@@ -112,23 +120,30 @@ impl Process {
     pub fn signal(&self, signal: Signal) -> bool {
         match &*self.life.lock() {
             Life::Running { .. } => self.signal_group(signal),
-            Life::Ended { .. } => false,
+            Life::Ended(_) => false,
         }
     }
 
-    /// Kills the process and what it has started, and notes why.
+    /// Kills the process and what it has started, and notes why and when. Whether it was there.
     pub fn kill(&self, why: Ending) -> bool {
         match &mut *self.life.lock() {
             Life::Running { told, .. } => {
-                told.get_or_insert(why);
+                // The time comes first: whatever the kill leads to is later.
+                told.get_or_insert_with(|| (why, witness::now()));
                 self.signal_group(Signal::SIGKILL)
             }
-            Life::Ended { .. } => false,
+            Life::Ended(_) => false,
         }
     }
 
+    /// Whether it runs, and we have killed it.
+    #[cfg(test)]
+    pub fn was_told(&self) -> bool {
+        matches!(&*self.life.lock(), Life::Running { told: Some(_), .. })
+    }
+
     /// Takes note of a process that has ended, or waits for it to. `None` if that was done before.
-    pub fn reap(&self) -> Option<(ExitStatus, Ending)> {
+    pub fn reap(&self) -> Option<End> {
         let mut life = self.life.lock();
         let Life::Running { child, told } = &mut *life else { return None };
         wait_without_reaping(self.pidfd.as_fd());
@@ -136,12 +151,12 @@ impl Process {
         self.signal_group(Signal::SIGKILL);
         // A child that is there can be waited for; were it not, "ended, cause unknown" is all that there is to say.
         let status = child.wait().unwrap_or_else(|_| ExitStatus::from_raw(libc::SIGKILL));
-        let ending = match (status.signal(), *told) {
-            (Some(libc::SIGKILL), Some(why)) => why,
-            (Some(_) | None, _) => Ending::Itself,
+        let end = match (status.signal(), *told) {
+            (Some(libc::SIGKILL), Some((ending, at))) => End { status, ending, killed: Some(at) },
+            (Some(_) | None, _) => End { status, ending: Ending::Itself, killed: None },
         };
-        *life = Life::Ended { status, ending };
-        Some((status, ending))
+        *life = Life::Ended(end);
+        Some(end)
     }
 
     /// To be called while the process was not reaped.
@@ -172,12 +187,13 @@ fn bind_to_launcher(launcher: u32) -> io::Result<()> {
     }
 }
 
-/// In the child: keeps `socket` open over exec.
-fn pass_on(socket: Option<RawFd>) -> io::Result<()> {
-    let Some(socket) = socket else { return Ok(()) };
-    // SAFETY: F_SETFD takes a descriptor and a number; the descriptor is open, as the caller of `start` borrows it.
-    if unsafe { libc::fcntl(socket, libc::F_SETFD, 0) } != 0 {
-        return Err(io::Error::last_os_error());
+/// In the child: keeps `sockets` open over exec.
+fn pass_on(sockets: &[RawFd]) -> io::Result<()> {
+    for socket in sockets {
+        // SAFETY: F_SETFD takes a descriptor and a number; the descriptor is open, as the caller of `start` borrows it.
+        if unsafe { libc::fcntl(*socket, libc::F_SETFD, 0) } != 0 {
+            return Err(io::Error::last_os_error());
+        }
     }
     Ok(())
 }

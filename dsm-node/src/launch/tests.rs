@@ -48,12 +48,27 @@ fn each_node_learns_its_place() {
 }
 
 #[test]
-fn rank_0_alone_inherits_the_listening_socket() {
-    let script = "ls -l /proc/self/fd | grep -c socket: ; test -z \"$DSM_RENDEZVOUS_FD\" || \
-                  readlink /proc/self/fd/$DSM_RENDEZVOUS_FD";
+fn each_node_inherits_its_channel_and_rank_0_alone_the_listening_socket() {
+    let script = "ls -l /proc/self/fd | grep -c socket: ; readlink /proc/self/fd/$DSM_WITNESS_FD; \
+                  test -z \"$DSM_RENDEZVOUS_FD\" || readlink /proc/self/fd/$DSM_RENDEZVOUS_FD";
     let outcome = shell(script, 2).spawn().expect("shells start").wait(BUDGET);
-    assert!(outcome.nodes[0].stdout.starts_with("1\nsocket:["), "{outcome}");
-    assert_eq!(outcome.nodes[1].stdout, "0\n", "{outcome}");
+    let sockets: Vec<Vec<&str>> = outcome.nodes.iter().map(|node| node.stdout.lines().collect()).collect();
+    assert_eq!((sockets[0][0], sockets[0].len()), ("2", 3), "{outcome}");
+    assert_eq!((sockets[1][0], sockets[1].len()), ("1", 2), "{outcome}");
+    let links: std::collections::BTreeSet<&str> =
+        sockets.iter().flat_map(|lines| &lines[1..]).copied().collect();
+    assert_eq!(links.len(), 3, "each its own: {outcome}");
+    assert!(links.iter().all(|link| link.starts_with("socket:[")), "{outcome}");
+}
+
+#[test]
+fn what_the_cluster_is_to_survive_is_said_to_all() {
+    let script = "echo ${DSM_REPLICAS-unset} ${DSM_LEASE-unset}";
+    let outcome = shell(script, 2).spawn().expect("shells start").wait(BUDGET);
+    assert!(outcome.nodes.iter().all(|node| node.stdout == "unset unset\n"), "{outcome}");
+    let launch = shell(script, 2).replicas(2).lease(Duration::from_millis(250));
+    let outcome = launch.spawn().expect("shells start").wait(BUDGET);
+    assert!(outcome.nodes.iter().all(|node| node.stdout == "2 250000us\n"), "{outcome}");
 }
 
 #[test]
@@ -112,6 +127,22 @@ fn a_kill_on_request_is_no_failure() {
     assert!(outcome.success(), "{outcome}");
     assert_eq!(outcome.nodes[1].ending, Ending::Killed);
     assert!(!cluster.kill(1), "it is gone");
+}
+
+#[test]
+fn a_kill_that_was_asked_for_comes_in_its_time() {
+    let before = crate::witness::now();
+    let wait = Duration::from_millis(50);
+    let script = format!("test $DSM_RANK = 2 && exit 0; {FOR_EVER}");
+    let launch = shell(&script, 3).kill_at(1, wait).kill_at(0, 2 * wait).kill_at(2, Duration::from_secs(100));
+    let outcome = launch.spawn().expect("shells start").wait(BUDGET);
+    assert!(outcome.success(), "{outcome}");
+    let endings: Vec<Ending> = outcome.nodes.iter().map(|node| node.ending).collect();
+    assert_eq!(endings, [Ending::Killed, Ending::Killed, Ending::Itself]);
+    let at = |rank: usize| outcome.nodes[rank].killed_at;
+    assert!(at(1).expect("killed") >= before.since(dsm_core::Time::ZERO) + wait);
+    assert!(at(0).expect("killed") >= at(1).expect("killed") + wait / 2, "{outcome}");
+    assert_eq!(at(2), None);
 }
 
 #[test]
@@ -200,4 +231,6 @@ fn what_cannot_start_is_named() {
         let error = shell("true", nodes).spawn().err().expect("a count that cannot be").to_string();
         assert!(error.contains("1 to 64"), "{error}");
     }
+    let error = shell("true", 2).kill_at(2, Duration::ZERO).spawn().err().expect("no such rank").to_string();
+    assert!(error.contains("rank 2") && error.contains("from 0 to 1"), "{error}");
 }

@@ -39,6 +39,8 @@ pub(crate) enum Advice {
     NotInDumps,
     /// Unmap the pages; their bytes stay in the file.
     Empty,
+    /// Give the memory of the file behind the pages back.
+    Remove,
     /// Have memory behind every page, and map it.
     Populate,
 }
@@ -160,6 +162,7 @@ impl Advice {
             Advice::NotInChildren => libc::MADV_DONTFORK,
             Advice::NotInDumps => libc::MADV_DONTDUMP,
             Advice::Empty => libc::MADV_DONTNEED,
+            Advice::Remove => libc::MADV_REMOVE,
             Advice::Populate => libc::MADV_POPULATE_WRITE,
         }
     }
@@ -170,6 +173,7 @@ impl Advice {
             Advice::NotInChildren => "keeping from forked children",
             Advice::NotInDumps => "keeping from core dumps",
             Advice::Empty => "unmapping the pages of",
+            Advice::Remove => "giving back the memory of",
             Advice::Populate => {
                 "finding memory (the machine, or this container's limit, may have none left) for"
             }

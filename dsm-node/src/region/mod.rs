@@ -139,14 +139,25 @@ impl Region {
         self.uffd.wake(self.span(page))
     }
 
+    /// Takes all access to all pages away. Their bytes stay in the frames; pages that were poisoned are so no more.
+    pub fn empty(&self) -> Result<()> {
+        self.app.advise(Advice::Empty)
+    }
+
+    /// Gives the memory of the frame of `page` back, which is not mapped. Its next use finds it zero.
+    ///
+    /// # Panics
+    /// If the page is not in the region.
+    pub fn discard(&self, page: PageId) -> Result<()> {
+        assert!(self.geometry.contains(page), "{page} is not in the region");
+        let offset = usize_of(self.geometry.offset_of(page));
+        self.frames.advise_part(offset, usize_of(self.geometry.page_size()), Advice::Remove)
+    }
+
     /// Makes every access to `page` end in SIGBUS, also that of threads that wait for it now.
     ///
     /// # Panics
     /// If the page is not in the region.
-    #[cfg_attr(
-        not(test),
-        allow(dead_code, reason = "lost pages are poisoned by recovery, which is not here yet")
-    )]
     pub fn poison(&self, page: PageId) -> Result<()> {
         // Unmapping comes first, for a page whose protection is lifted first would take stores; but it leaves the
         // protection as a marker, which must be lifted before the poison goes in its place.

@@ -126,7 +126,7 @@ impl<T: Shared> DsmMutex<T> {
     }
 
     fn acquire(&self, patience: Patience) -> Result<DsmMutexGuard<'_, T>, LockError<'_, T>> {
-        let node = Node::current().map_err(LockError::Failed)?;
+        let node = Node::current().map_err(LockError::failed)?;
         let domain = Domain::at(self.base(), node).map_err(LockError::Failed)?;
         let acquired = match held::begin(domain) {
             Begin::Reentrant => return Err(LockError::Reentrant),
@@ -134,7 +134,7 @@ impl<T: Shared> DsmMutex<T> {
             Begin::Ask => {
                 let acquired =
                     ask(node, domain.lock_id(), patience).map_err(|denied| match (denied, patience) {
-                        (Denied::Failed(error), _) => LockError::Failed(error),
+                        (Denied::Failed(error), _) => LockError::failed(error),
                         (Denied::Held(_), Patience::None) => LockError::WouldBlock,
                         (Denied::Held(holder), Patience::For(_) | Patience::Forever) => {
                             LockError::Timeout { holder: holder.rank() }

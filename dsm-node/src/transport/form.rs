@@ -16,8 +16,8 @@ use super::acceptor::{Acceptor, HANDSHAKE_PATIENCE};
 use super::endpoint::{Endpoint, Kind};
 use super::gate::{Cluster, Gate, Incoming, Joiner, Member, Notifier};
 use super::handshake::{
-    Answer, HandshakeError, Hello, Identity, Outcome, Purpose, Refusal, Subject, Terms, VERSION, encode,
-    hear, tell,
+    Answer, Habitat, HandshakeError, Hello, Outcome, Purpose, Refusal, Subject, Terms, VERSION, encode, hear,
+    tell,
 };
 use super::link::Link;
 use super::reconnect::{CallError, Reconnector, back_off, call};
@@ -25,7 +25,7 @@ use super::stream::{Listener, Stream, transport};
 use crate::error::Error;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, unbounded};
 use dsm_core::limits::NODES_MAX;
-use dsm_core::{Geometry, Incarnation, NodeId};
+use dsm_core::{Incarnation, NodeId};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use std::io;
 use std::os::fd::OwnedFd;
@@ -40,14 +40,14 @@ const OUTCOME_PATIENCE: Duration = Duration::from_secs(1);
 pub(crate) struct Formation {
     /// This node's rank.
     pub rank: NodeId,
-    /// How many nodes there are to be.
-    pub nodes: u16,
-    /// The region's shape.
-    pub geometry: Geometry,
-    /// What must be the same in all programs.
-    pub identity: Identity,
+    /// What all nodes must agree on.
+    pub terms: Terms,
     /// This process.
     pub incarnation: Incarnation,
+    /// Where it runs.
+    pub habitat: Habitat,
+    /// Whether this node was started by a launcher that votes. Rank 0's word counts for all.
+    pub witness: bool,
     /// Where rank 0 hosts the rendezvous.
     pub rendezvous: Endpoint,
     /// At rank 0: a socket that listens there already, from the launcher.
@@ -66,6 +66,10 @@ pub(crate) struct Formation {
 pub(crate) struct Mesh {
     /// The links to all peers, attached, by rank; none at this node's own.
     pub links: Vec<Option<Link>>,
+    /// The nodes, by rank.
+    pub peers: Vec<Peer>,
+    /// Whether a launcher votes on the membership.
+    pub witness: bool,
     /// What the transport's threads found.
     pub incoming: Receiver<Incoming>,
     /// Readable when `incoming` has something. It is to be read before `incoming` is emptied.
@@ -75,6 +79,15 @@ pub(crate) struct Mesh {
     /// Answers callers; none in a cluster of one that nobody knows. Nobody asks it for anything, but dropping it stops
     /// and closes it.
     pub _acceptor: Option<Acceptor>,
+}
+
+/// A node of a formed cluster, as far as its membership is concerned.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Peer {
+    /// Its process.
+    pub incarnation: Incarnation,
+    /// Where that runs.
+    pub habitat: Habitat,
 }
 
 /// Forms a cluster, as `formation` says.
@@ -100,7 +113,7 @@ struct Guest {
 
 impl Former {
     fn new(formation: Formation) -> Result<Former, Error> {
-        let (rank, nodes) = (formation.rank, formation.nodes);
+        let (rank, nodes) = (formation.rank, formation.terms.nodes);
         if nodes == 0 || usize::from(nodes) > NODES_MAX {
             return Err(Error::Config(format!("{nodes} nodes; a cluster has 1 to {NODES_MAX}")));
         }
@@ -108,7 +121,7 @@ impl Former {
             return Err(Error::Config(format!("{rank} of {nodes} nodes; ranks go from 0 to {}", nodes - 1)));
         }
         // A page fits into memory, so its size fits.
-        let page_size = formation.geometry.page_size() as usize;
+        let page_size = formation.terms.page_size as usize;
         let link = |peer| (peer != rank).then(|| Link::new(peer, page_size));
         let links = (0..nodes).map(|peer| link(NodeId(peer))).collect();
         let wake = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)
@@ -122,19 +135,30 @@ impl Former {
 
     fn form(mut self) -> Result<Mesh, Error> {
         let rank = self.formation.rank;
-        if self.formation.nodes == 1 && self.formation.rendezvous_listener.is_none() {
-            return Ok(self.into_mesh(Reconnector::idle(), None));
+        if self.formation.terms.nodes == 1 && self.formation.rendezvous_listener.is_none() {
+            let Formation { incarnation, habitat, witness, .. } = self.formation;
+            let alone = vec![Peer { incarnation, habitat }];
+            return Ok(self.into_mesh(Reconnector::idle(), None, (alone, witness)));
         }
         let (gate, acceptor, cluster) = if rank == NodeId::COORDINATOR { self.host()? } else { self.join()? };
         self.call_lower(&gate, &cluster)?;
         self.await_higher(&cluster)?;
         let reconnect = Reconnector::new(gate, self.notifier.clone(), acceptor.bell());
-        Ok(self.into_mesh(reconnect, Some(acceptor)))
+        let peer = |member: &Member| Peer { incarnation: member.incarnation, habitat: member.habitat };
+        let peers = cluster.members.iter().map(peer).collect();
+        Ok(self.into_mesh(reconnect, Some(acceptor), (peers, cluster.witness)))
     }
 
-    fn into_mesh(self, reconnect: Reconnector, acceptor: Option<Acceptor>) -> Mesh {
+    fn into_mesh(
+        self,
+        reconnect: Reconnector,
+        acceptor: Option<Acceptor>,
+        (peers, witness): (Vec<Peer>, bool),
+    ) -> Mesh {
         Mesh {
             links: self.links,
+            peers,
+            witness,
             incoming: self.incoming,
             incoming_wake: self.wake,
             reconnect,
@@ -144,10 +168,11 @@ impl Former {
 
     fn gate(&self, joins: Option<Sender<Joiner>>) -> Arc<Gate> {
         let formation = &self.formation;
-        let terms = Terms::new(formation.nodes, &formation.geometry, formation.identity.clone());
+        let terms = formation.terms.clone();
         let received =
             self.links.iter().map(|link| link.as_ref().map_or_else(Arc::default, Link::received_handle));
-        Arc::new(Gate::new(formation.rank, formation.incarnation, terms, received.collect(), joins))
+        let me = (formation.rank, formation.incarnation);
+        Arc::new(Gate::new(me, formation.habitat, terms, received.collect(), joins))
     }
 
     fn fail(&self, cause: impl Into<String>) -> Error {
@@ -211,11 +236,12 @@ impl Former {
                 return Err(error);
             }
         };
-        let host = Member { incarnation: self.formation.incarnation, endpoint: own };
+        let (incarnation, habitat) = (self.formation.incarnation, self.formation.habitat);
+        let host = Member { incarnation, endpoint: own, habitat };
         let others = guests.iter().flatten().map(|guest| guest.member.clone());
         let members = std::iter::once(host).chain(others).collect();
         // The host's incarnation is drawn afresh in each process, so it names the cluster too.
-        let cluster = Cluster { id: self.formation.incarnation.0, members };
+        let cluster = Cluster { id: incarnation.0, members, witness: self.formation.witness };
         gate.open(cluster.clone());
         self.publish(&guests, &cluster)?;
         Ok((gate, acceptor, cluster))
@@ -228,7 +254,7 @@ impl Former {
         gate: &Gate,
         joins: &Receiver<Joiner>,
     ) -> Result<Vec<Option<Guest>>, (Error, Vec<Option<Guest>>)> {
-        let mut guests: Vec<Option<Guest>> = (0..self.formation.nodes).map(|_| None).collect();
+        let mut guests: Vec<Option<Guest>> = (0..self.formation.terms.nodes).map(|_| None).collect();
         loop {
             if guests.iter().skip(1).all(Option::is_some) {
                 // Whoever went away again leaves its place to its successor.
@@ -287,7 +313,8 @@ impl Former {
             Ok(endpoint) => {
                 // One that has gone away in the meantime has not come.
                 if told.is_ok() {
-                    let member = Member { incarnation: hello.incarnation, endpoint };
+                    let (incarnation, habitat) = (hello.incarnation, hello.habitat);
+                    let member = Member { incarnation, endpoint, habitat };
                     guests[rank.index()] = Some(Guest { stream, member });
                 }
                 Ok(())
@@ -302,8 +329,9 @@ impl Former {
     }
 
     fn publish(&self, guests: &[Option<Guest>], cluster: &Cluster) -> Result<(), Error> {
-        let peers = cluster.members.iter().map(|it| (it.incarnation, it.endpoint.to_string())).collect();
-        let outcome = Outcome::Formed { cluster: cluster.id, peers };
+        let entry = |it: &Member| (it.incarnation, it.endpoint.to_string(), it.habitat);
+        let peers = cluster.members.iter().map(entry).collect();
+        let outcome = Outcome::Formed { cluster: cluster.id, witness: cluster.witness, peers };
         for guest in guests.iter().flatten() {
             if let Err(error) = tell(&guest.stream, self.formation.rank, &outcome, self.deadline) {
                 let cause = format!("telling {} of its peers: {error}", guest.member.endpoint);
@@ -335,6 +363,7 @@ impl Former {
             incarnation: gate.incarnation,
             purpose: Purpose::Join,
             listen: advertised.to_string(),
+            habitat: self.formation.habitat,
             terms: gate.terms.clone(),
         };
         let bytes = encode(gate.rank, &hello)
@@ -348,7 +377,9 @@ impl Former {
         }
         let outcome = hear(&host, self.deadline + OUTCOME_PATIENCE);
         let cluster = match outcome.map_err(|error| self.failed_handshake(error))? {
-            Outcome::Formed { cluster, peers } => self.read_table(cluster, peers, &host)?,
+            Outcome::Formed { cluster, witness, peers } => {
+                self.read_table((cluster, witness), peers, &host)?
+            }
             Outcome::Abandoned(cause) => return Err(self.fail(format!("it was given up: {cause}"))),
         };
         // All have come. What remains takes little, but may begin late.
@@ -378,14 +409,14 @@ impl Former {
 
     fn read_table(
         &self,
-        id: u64,
-        peers: Vec<(Incarnation, String)>,
+        (id, witness): (u64, bool),
+        peers: Vec<(Incarnation, String, Habitat)>,
         host: &Stream,
     ) -> Result<Cluster, Error> {
-        if peers.len() != usize::from(self.formation.nodes) {
+        if peers.len() != usize::from(self.formation.terms.nodes) {
             return Err(self.fail(format!("its table has {} nodes", peers.len())));
         }
-        let read = |(incarnation, text): (Incarnation, String)| {
+        let read = |(incarnation, text, habitat): (Incarnation, String, Habitat)| {
             let endpoint: Endpoint =
                 text.parse().map_err(|error| self.fail(format!("its table: {error}")))?;
             // Only rank 0 may not know by what address others reach it: but they have reached it. What they reached is
@@ -395,9 +426,9 @@ impl Former {
             } else {
                 endpoint
             };
-            Ok(Member { incarnation, endpoint })
+            Ok(Member { incarnation, endpoint, habitat })
         };
-        Ok(Cluster { id, members: peers.into_iter().map(read).collect::<Result<_, Error>>()? })
+        Ok(Cluster { id, witness, members: peers.into_iter().map(read).collect::<Result<_, Error>>()? })
     }
 
     /// Where this node listens: as the user says, or where `near` is.

@@ -3,13 +3,13 @@
 use super::acceptor::{CALLERS_MAX, HANDSHAKE_PATIENCE};
 use super::form::{Formation, Mesh, form};
 use super::gate::Incoming;
-use super::handshake::{Identity, Refusal};
-use super::link::LinkDown;
+use super::handshake::{Habitat, Identity, Refusal, Terms};
+use super::link::{LinkDown, Voice};
 use super::stream::{Stream, transport};
 use super::testing::VecFrames;
 use super::{Endpoint, Frames, Kind, Link};
 use crate::error::Error;
-use dsm_core::{Geometry, Incarnation, Message, NodeId};
+use dsm_core::{Geometry, Host, Incarnation, Message, NodeId};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use std::net::TcpListener;
 use std::os::fd::OwnedFd;
@@ -30,6 +30,20 @@ fn incarnation() -> Incarnation {
 
 fn geometry(page_size: u64) -> Geometry {
     Geometry::new(0x2000_0000_0000, 1 << 30, page_size).expect("it fits")
+}
+
+fn terms(nodes: u16) -> Terms {
+    let geometry = geometry(4096);
+    Terms {
+        nodes,
+        base: geometry.base().0,
+        size: geometry.size(),
+        page_size: geometry.page_size(),
+        replicas: 0,
+        lease: Duration::from_secs(1),
+        heartbeat: Duration::from_millis(200),
+        identity: Identity { compiler: "rustc".to_owned(), types: vec![("T".to_owned(), 1)] },
+    }
 }
 
 /// A listener as a launcher makes it, and the formations of all ranks.
@@ -60,10 +74,10 @@ fn formation(
 ) -> Formation {
     Formation {
         rank: NodeId(rank),
-        nodes,
-        geometry: geometry(4096),
-        identity: Identity { compiler: "rustc".to_owned(), types: vec![("T".to_owned(), 1)] },
+        terms: terms(nodes),
         incarnation: incarnation(),
+        habitat: Habitat { host: Host(1), name_space: 1, process: u32::from(rank) },
+        witness: false,
         rendezvous: rendezvous.clone(),
         rendezvous_listener: listener,
         listen: None,
@@ -113,7 +127,7 @@ fn check_all_pairs(meshes: &mut [Mesh]) {
         assert!(mesh.links[rank].is_none());
         for link in mesh.links.iter_mut().flatten() {
             link.send(&number(rank as u64), None).expect("it fits");
-            link.flush(&frames).expect("it stands");
+            link.flush(&frames, Voice::Full).expect("it stands");
         }
     }
     for (rank, mesh) in meshes.iter_mut().enumerate() {
@@ -190,7 +204,7 @@ fn nodes_that_never_come_are_named_to_those_who_did() {
 #[test]
 fn a_mismatch_is_an_error_on_both_sides_with_both_values() {
     let mut all = formations(3, Kind::Tcp);
-    all[2].geometry = geometry(65536);
+    all[2].terms.page_size = 65536;
     let outcomes: Vec<Error> =
         form_all(all).into_iter().map(|outcome| outcome.err().expect("no cluster")).collect();
     let sides = [(&outcomes[0], 0, "4096", 2, "65536"), (&outcomes[2], 2, "65536", 0, "4096")];
@@ -207,8 +221,8 @@ fn a_mismatch_is_an_error_on_both_sides_with_both_values() {
 #[test]
 fn types_that_only_two_others_know_are_compared_too() {
     let mut all = formations(3, Kind::Unix);
-    all[1].identity.types.push(("Both".to_owned(), 1));
-    all[2].identity.types.push(("Both".to_owned(), 2));
+    all[1].terms.identity.types.push(("Both".to_owned(), 1));
+    all[2].terms.identity.types.push(("Both".to_owned(), 2));
     let outcomes = form_all(all);
     for rank in [1, 2] {
         let error = outcomes[rank].as_ref().err().expect("they disagree");
@@ -318,7 +332,7 @@ fn late_and_mismatched_joiners_are_refused_and_nobody_notices() {
     assert!(matches!(stranger(&meshes[0]), Incoming::Refused { refusal: Refusal::Taken { .. }, .. }));
 
     let mut other = formation(1, 2, Kind::Tcp, &rendezvous, None);
-    other.geometry = geometry(65536);
+    other.terms.page_size = 65536;
     assert!(matches!(form(other).err(), Some(Error::Mismatch { what: "page size", .. })));
     assert!(matches!(stranger(&meshes[0]), Incoming::Refused { refusal: Refusal::Mismatch { .. }, .. }));
 
@@ -350,14 +364,14 @@ fn a_broken_connection_is_replaced_and_nothing_is_lost() {
         for value in 0..200 {
             let [zero, one] = meshes.as_mut_slice() else { panic!("there are two") };
             link(one, 0).send(&number(value), None).expect("it fits");
-            link(one, 0).flush(&frames).expect("it stands");
+            link(one, 0).flush(&frames, Voice::Full).expect("it stands");
             if value % 20 == 10 {
                 // What is under way is lost with the connection.
                 link(zero, 1).detach();
                 link(one, 0).detach();
                 recover(one, 0);
                 recover(zero, 1);
-                link(one, 0).flush(&frames).expect("it stands");
+                link(one, 0).flush(&frames, Voice::Full).expect("it stands");
             }
             while link(zero, 1).received_through() <= value {
                 let due = link(zero, 1).received_through();
@@ -383,21 +397,6 @@ fn a_dead_peer_is_unreachable_from_both_sides_in_bounded_time() {
     }
     // The rest of the 5 s is for noticing that a machine fell silent; the death of a process shows at once.
     assert!(began.elapsed() < Duration::from_millis(2500), "took {:?}", began.elapsed());
-}
-
-#[test]
-fn a_peer_that_was_given_up_learns_so_when_it_calls() {
-    let mut meshes = form_well(formations(2, Kind::Unix));
-    link(&mut meshes[0], 1).detach();
-    link(&mut meshes[1], 0).detach();
-    meshes[0].reconnect.give_up(NodeId(1));
-    meshes[1].reconnect.begin(NodeId(0));
-    let incoming = meshes[1].incoming.recv_timeout(PATIENCE).expect("an answer comes");
-    assert!(
-        matches!(&incoming, Incoming::PeerUnreachable { peer: NodeId(0), cause } if cause.contains("given up")),
-        "{incoming:?}"
-    );
-    assert!(matches!(stranger(&meshes[0]), Incoming::Refused { refusal: Refusal::GivenUp { .. }, .. }));
 }
 
 #[test]

@@ -4,11 +4,11 @@
 //! out: [`Incoming`].
 
 use super::endpoint::Endpoint;
-use super::handshake::{Hello, Purpose, Refusal, Subject, Terms, VERSION};
+use super::handshake::{Habitat, Hello, Purpose, Refusal, Subject, Terms, VERSION};
 use super::stream::{KEEPALIVE_IDLE, KEEPALIVE_INTERVAL, Stream, USER_TIMEOUT};
 use crate::error::PATIENCE;
 use crossbeam_channel::Sender;
-use dsm_core::{Copyset, Incarnation, NodeId};
+use dsm_core::{Incarnation, NodeId};
 use nix::sys::eventfd::EventFd;
 use parking_lot::Mutex;
 use std::sync::Arc;
@@ -100,6 +100,7 @@ impl Notifier {
 pub(super) struct Member {
     pub incarnation: Incarnation,
     pub endpoint: Endpoint,
+    pub habitat: Habitat,
 }
 
 /// The cluster, once it is formed.
@@ -107,6 +108,8 @@ pub(super) struct Member {
 pub(super) struct Cluster {
     pub id: u64,
     pub members: Vec<Member>,
+    /// Whether a launcher votes on the membership.
+    pub witness: bool,
 }
 
 /// Somebody at the rendezvous.
@@ -136,6 +139,7 @@ pub(super) enum Verdict {
 pub(super) struct Gate {
     pub rank: NodeId,
     pub incarnation: Incarnation,
+    pub habitat: Habitat,
     pub terms: Terms,
     /// What the links have received, by rank.
     received: Vec<Arc<AtomicU64>>,
@@ -148,20 +152,18 @@ struct State {
     cluster: Option<Cluster>,
     /// Peers that are to call again, and until when.
     awaited: Vec<(NodeId, Instant)>,
-    /// Peers that this node goes on without.
-    given_up: Copyset,
 }
 
 impl Gate {
     pub fn new(
-        rank: NodeId,
-        incarnation: Incarnation,
+        (rank, incarnation): (NodeId, Incarnation),
+        habitat: Habitat,
         terms: Terms,
         received: Vec<Arc<AtomicU64>>,
         joins: Option<Sender<Joiner>>,
     ) -> Gate {
         let state = State { joins, ..State::default() };
-        Gate { rank, incarnation, terms, received, state: Mutex::new(state) }
+        Gate { rank, incarnation, habitat, terms, received, state: Mutex::new(state) }
     }
 
     /// The cluster is formed: nobody joins any more, and peers are known.
@@ -233,9 +235,6 @@ impl Gate {
         if member.incarnation != hello.incarnation {
             return Err(Refusal::Stale { rank, known: member.incarnation, found: hello.incarnation });
         }
-        if state.given_up.contains(rank) {
-            return Err(Refusal::GivenUp { rank });
-        }
         self.terms.compare(self.rank, &hello.terms)
     }
 
@@ -249,12 +248,6 @@ impl Gate {
         };
         let unknown = self.check_rank(rank).is_err();
         (refusal, self.state.lock().joins.clone().filter(|_| !unknown))
-    }
-
-    /// This node goes on without `peer`, which is told so when it calls: what it says would not be answered.
-    pub fn give_up(&self, peer: NodeId) {
-        let mut state = self.state.lock();
-        state.given_up = state.given_up.with(peer);
     }
 
     /// Gives `peer` until then to call again.

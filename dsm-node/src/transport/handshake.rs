@@ -8,12 +8,12 @@
 
 use super::stream::Stream;
 use crate::error::Error;
-use dsm_core::{Geometry, Incarnation, NodeId};
+use dsm_core::{Host, Incarnation, NodeId};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// The version of the handshake. It changes with anything that nodes say to each other.
 pub(crate) const VERSION: u16 = dsm_core::wire::VERSION;
@@ -38,12 +38,34 @@ pub(crate) struct Identity {
 
 /// What all nodes of a cluster must agree on.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub(super) struct Terms {
+pub(crate) struct Terms {
+    /// How many nodes the cluster starts with.
     pub nodes: u16,
+    /// Where the region begins.
     pub base: u64,
+    /// The region's length in bytes.
     pub size: u64,
+    /// The length of a page in bytes.
     pub page_size: u64,
+    /// The crashes that the cluster is to survive.
+    pub replicas: u32,
+    /// How long a lease lasts.
+    pub lease: Duration,
+    /// How often it is renewed.
+    pub heartbeat: Duration,
+    /// The programs.
     pub identity: Identity,
+}
+
+/// A process, as processes of the same machine can find it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub(crate) struct Habitat {
+    /// The machine.
+    pub host: Host,
+    /// The name space in which its number means something.
+    pub name_space: u64,
+    /// Its number there.
+    pub process: u32,
 }
 
 /// Why a connection is opened.
@@ -68,6 +90,8 @@ pub(super) struct Hello {
     pub purpose: Purpose,
     /// Where the caller listens; empty if the other knows already.
     pub listen: String,
+    /// Where the caller runs.
+    pub habitat: Habitat,
     pub terms: Terms,
 }
 
@@ -92,8 +116,10 @@ pub(super) enum Outcome {
     Formed {
         /// The name of the cluster.
         cluster: u64,
-        /// Each node's incarnation, and where it listens, by rank.
-        peers: Vec<(Incarnation, String)>,
+        /// Whether a launcher votes on the membership.
+        witness: bool,
+        /// Each node's incarnation, where it listens, and where it runs, by rank.
+        peers: Vec<(Incarnation, String, Habitat)>,
     },
     /// It will not come about.
     Abandoned(String),
@@ -112,6 +138,12 @@ pub(crate) enum Subject {
     RegionSize,
     /// The page size.
     PageSize,
+    /// How many replicas there are.
+    Replicas,
+    /// The length of a lease.
+    Lease,
+    /// The time between heartbeats.
+    Heartbeat,
     /// The compiler's version.
     Compiler,
 }
@@ -125,6 +157,9 @@ impl Subject {
             Subject::RegionBase => "region base",
             Subject::RegionSize => "region size",
             Subject::PageSize => "page size",
+            Subject::Replicas => "number of replicas",
+            Subject::Lease => "lease",
+            Subject::Heartbeat => "heartbeat",
             Subject::Compiler => "compiler version",
         }
     }
@@ -182,12 +217,6 @@ pub(crate) enum Refusal {
         /// The caller's.
         found: Incarnation,
     },
-    /// The caller was out of reach for too long, and this node goes on without it.
-    #[error("{rank} was out of reach for too long, and was given up")]
-    GivenUp {
-        /// The caller.
-        rank: NodeId,
-    },
     /// The caller belongs to another cluster.
     #[error("this is a node of another cluster")]
     OtherCluster,
@@ -219,26 +248,20 @@ pub(crate) enum HandshakeError {
 }
 
 impl Terms {
-    pub fn new(nodes: u16, geometry: &Geometry, identity: Identity) -> Terms {
-        Terms {
-            nodes,
-            base: geometry.base().0,
-            size: geometry.size(),
-            page_size: geometry.page_size(),
-            identity,
-        }
-    }
-
     /// Why `by`, whose terms these are, cannot be in one cluster with a caller whose terms are `caller`.
     pub fn compare(&self, by: NodeId, caller: &Terms) -> Result<(), Refusal> {
         let hex = |value: u64| format!("{value:#x}");
         let decimal = |value: u64| value.to_string();
+        let span = |value: Duration| format!("{value:?}");
         let compiler = |terms: &Terms| terms.identity.compiler.clone();
         let values = [
             (Subject::Nodes, decimal(caller.nodes.into()), decimal(self.nodes.into())),
             (Subject::RegionBase, hex(caller.base), hex(self.base)),
             (Subject::RegionSize, decimal(caller.size), decimal(self.size)),
             (Subject::PageSize, decimal(caller.page_size), decimal(self.page_size)),
+            (Subject::Replicas, caller.replicas.to_string(), self.replicas.to_string()),
+            (Subject::Lease, span(caller.lease), span(self.lease)),
+            (Subject::Heartbeat, span(caller.heartbeat), span(self.heartbeat)),
             (Subject::Compiler, compiler(caller), compiler(self)),
         ];
         for (subject, caller, answerer) in values {
@@ -298,7 +321,6 @@ impl Refusal {
             other @ (Refusal::Taken { .. }
             | Refusal::NoSuchRank { .. }
             | Refusal::Stale { .. }
-            | Refusal::GivenUp { .. }
             | Refusal::OtherCluster
             | Refusal::NotRendezvous
             | Refusal::Address(_)) => {
@@ -323,7 +345,6 @@ impl Refusal {
             other @ (Refusal::Taken { .. }
             | Refusal::NoSuchRank { .. }
             | Refusal::Stale { .. }
-            | Refusal::GivenUp { .. }
             | Refusal::OtherCluster
             | Refusal::NotRendezvous
             | Refusal::Address(_)) => {
@@ -425,12 +446,20 @@ pub(super) fn hear<T: DeserializeOwned>(stream: &Stream, deadline: Instant) -> R
 mod tests {
     use super::*;
     use crate::transport::testing::pair;
-    use std::time::Duration;
 
     fn terms(types: &[(&str, u64)]) -> Terms {
         let types = types.iter().map(|(name, hash)| ((*name).to_owned(), *hash)).collect();
         let identity = Identity { compiler: "rustc 1".to_owned(), types };
-        Terms { nodes: 3, base: 0x1000, size: 0x10000, page_size: 4096, identity }
+        Terms {
+            nodes: 3,
+            base: 0x1000,
+            size: 0x10000,
+            page_size: 4096,
+            replicas: 1,
+            lease: Duration::from_secs(1),
+            heartbeat: Duration::from_millis(200),
+            identity,
+        }
     }
 
     #[test]
@@ -446,6 +475,17 @@ mod tests {
             ),
             (Terms { size: 8192, ..ours.clone() }, Subject::RegionSize, "8192 at the caller, 65536 here"),
             (Terms { page_size: 8192, ..ours.clone() }, Subject::PageSize, "8192 at the caller, 4096 here"),
+            (Terms { replicas: 2, ..ours.clone() }, Subject::Replicas, "2 at the caller, 1 here"),
+            (
+                Terms { lease: Duration::from_secs(2), ..ours.clone() },
+                Subject::Lease,
+                "2s at the caller, 1s here",
+            ),
+            (
+                Terms { heartbeat: Duration::from_millis(5), ..ours.clone() },
+                Subject::Heartbeat,
+                "5ms at the caller, 200ms here",
+            ),
             (
                 Terms { identity: other, ..ours.clone() },
                 Subject::Compiler,

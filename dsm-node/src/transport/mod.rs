@@ -27,10 +27,10 @@ mod stream;
 mod testing;
 
 pub(crate) use endpoint::{Endpoint, Kind};
-pub(crate) use form::{Formation, Mesh, form};
+pub(crate) use form::{Formation, Mesh, Peer, form};
 pub(crate) use gate::Incoming;
-pub(crate) use handshake::Identity;
-pub(crate) use link::{Flushed, Link};
+pub(crate) use handshake::{Habitat, Identity, Terms};
+pub(crate) use link::{Flushed, Heard, Link, Voice};
 pub(crate) use stream::Stream;
 
 use dsm_core::PageId;

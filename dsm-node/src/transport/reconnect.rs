@@ -96,14 +96,6 @@ impl Reconnector {
             shared.gate.note_call(peer);
         }
     }
-
-    /// This node goes on without `peer`: it is not let in any more, and learns so when it calls. Otherwise a peer that
-    /// was merely out of reach would believe in a link on which nobody answers.
-    pub fn give_up(&self, peer: NodeId) {
-        if let Some(shared) = &self.shared {
-            shared.gate.give_up(peer);
-        }
-    }
 }
 
 impl Shared {
@@ -162,6 +154,7 @@ pub(super) fn call(
         incarnation: gate.incarnation,
         purpose: Purpose::Link { cluster, received_through: gate.received_through(peer) },
         listen: String::new(),
+        habitat: gate.habitat,
         terms: gate.terms.clone(),
     };
     let failed = |error| describe(peer, error);

@@ -197,10 +197,6 @@ impl Uffd {
 
     /// Makes every access to the unmapped pages of `span` a SIGBUS. A page that was protected when it was unmapped
     /// has a marker, and counts as mapped until its protection is off.
-    #[cfg_attr(
-        not(test),
-        allow(dead_code, reason = "lost pages are poisoned by recovery, which is not here yet")
-    )]
     pub fn poison(&self, span: Span) -> Result<Resolved> {
         self.resolve_by(abi::UFFDIO_POISON, "poisoning", span, 0)
     }

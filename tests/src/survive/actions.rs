@@ -114,7 +114,7 @@ impl World {
                 }
                 self.node(node).frames[slot(page)] = RUBBISH;
             }
-            Replication::Poison { first, pages } => {
+            Replication::Poison { first, pages, lost: _ } => {
                 for page in (first.0..first.0 + pages).map(PageId) {
                     self.node(node).access[slot(page)] = Access::None;
                 }

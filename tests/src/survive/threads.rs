@@ -59,12 +59,11 @@ impl World {
             Step::Cover(domain) => {
                 let Domain { lock, pages } = self.plan.domains[domain];
                 let spans = vec![SpanRange { first: pages[1], pages: 1, owner: SpanOwner::Domain(lock.0) }];
-                let call = self.name(node);
-                self.retire(node, index);
                 if self.mutant == Some(Mutant::CommitsOpenSections) {
+                    self.retire(node, index);
                     return Ok(());
                 }
-                self.feed(node, Event::Command { call, command: Command::Cover { lock, spans } })
+                self.ask(node, index, Command::Cover { lock, spans })
             }
             Step::Unlock(domain) => self.unlock(node, index, domain),
             Step::Sync => self.ask(node, index, Command::Sync),
@@ -215,6 +214,7 @@ impl World {
                 self.node(node).threads[index].program.push_front(Step::Cover(domain));
                 return Ok(());
             }
+            (Some(Step::Cover(_)), Reply::Covered) => {}
             (Some(Step::Sync), Reply::Synced) => {
                 if let Some((stores, sections)) = self.node(node).promises.remove(&call)
                     && self.plan.view.replicas() > 0

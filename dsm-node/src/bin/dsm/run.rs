@@ -1,32 +1,41 @@
 //! `dsm run`: N nodes of a program on this machine, until they end.
 
 use dsm_node::Error;
-use dsm_node::launch::{Launch, Outcome, Output, Signal, Signaller, TransportKind, usage};
+use dsm_node::launch::usage::parse_time;
+use dsm_node::launch::{Ending, Kill, Launch, Outcome, Output, Signal, Signaller, TransportKind, usage};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
 use signal_hook::iterator::Signals;
 use std::io::IsTerminal;
 use std::process::ExitCode;
 use std::thread;
+use std::time::Duration;
 
 /// Start N nodes of a program on this machine.
 #[derive(clap::Args)]
 #[command(
     after_help = "Each line that a node prints is shown after its [rank]. Signals are passed on to all nodes. \
-                        When a node fails, the others have 5 s to end; the exit code is that of the first that \
-                        failed, or 128 plus the number of the signal that ended it.\n\n\
-                        Each node finds its place in DSM_RANK, DSM_NODES, DSM_RENDEZVOUS and DSM_TRANSPORT, which \
-                        `Dsm::join()` reads."
+                        When a node fails, the others go on to their end if the nodes keep replicas, and have 5 s to end \
+                        if they do not. The exit code is that of the first that failed, or 128 plus the number of the \
+                        signal that ended it; a node that --kill has ended does not count.\n\n\
+                        Each node finds its place in DSM_RANK, DSM_NODES, DSM_RENDEZVOUS and DSM_TRANSPORT, and what \
+                        the cluster is to survive in DSM_REPLICAS and DSM_LEASE; `Dsm::join()` reads them all.\n\n\
+                        Example:\n  dsm run -n 4 --kill 2@500ms -- ./first    do the others get over the death of rank 2?"
 )]
 pub struct Arguments {
     /// How many nodes to start, from 1 to 64
     #[arg(short = 'n', long = "nodes", value_name = "N", value_parser = clap::value_parser!(u32).range(1..=64))]
     nodes: u32,
-    /// Nodes that keep a copy of what was committed: only 0 in this version
-    #[arg(long, value_name = "K", default_value_t = 0)]
-    replicas: u32,
-    /// Kill a node on purpose: not in this version
+    /// How many crashes to survive: so many other nodes keep a copy of what a node has committed [default: DSM_REPLICAS,
+    /// else 1 where there are two nodes or more]
+    #[arg(long, value_name = "K", value_parser = clap::value_parser!(u32).range(0..=63))]
+    replicas: Option<u32>,
+    /// How long a node may be silent before the others go on without it, where its death cannot be proven, such as 500ms
+    /// [default: DSM_LEASE, else 1s]
+    #[arg(long, value_name = "TIME", value_parser = parse_time)]
+    lease: Option<Duration>,
+    /// Kill a node so long after the start, such as 1@2s or 0@500ms; may be given several times
     #[arg(long, value_name = "RANK@WHEN")]
-    kill: Option<String>,
+    kill: Vec<Kill>,
     /// Start nodes on several machines: not in this version
     #[arg(long, value_name = "FILE")]
     hosts: Option<String>,
@@ -52,41 +61,41 @@ pub fn run(arguments: &Arguments) -> ExitCode {
         Some(split) => split,
         None => return fail("name a program: dsm run -n N -- PROGRAM"),
     };
+    let cluster = match plan(arguments, program, args).spawn() {
+        Ok(cluster) => cluster,
+        Err(Error::Io { what, source }) => {
+            return fail(&format!("{what}: {source}; check the program's path"));
+        }
+        Err(Error::Config(what)) => return fail(&what),
+        Err(error) => return fail(&error.to_string()),
+    };
+    let nodes = cluster.signaller();
+    thread::spawn(move || pass_on(signals, &nodes));
+    let outcome = cluster.wait_forever();
+    report(&outcome, &arguments.kill);
+    // An exit code has one byte.
+    ExitCode::from(u8::try_from(outcome.exit_code()).unwrap_or(u8::MAX))
+}
+
+/// What is to be started.
+fn plan(arguments: &Arguments, program: &str, args: &[String]) -> Launch {
     let launch = Launch::new(program)
         .args(args)
         .nodes(arguments.nodes)
         .transport(arguments.transport)
         .output(Output::Prefixed)
         .stdin_to_first(!std::io::stdin().is_terminal());
-    let cluster = match launch.spawn() {
-        Ok(cluster) => cluster,
-        Err(Error::Io { what, source }) => {
-            return fail(&format!("{what}: {source}; check the program's path"));
-        }
-        Err(error) => return fail(&error.to_string()),
-    };
-    let nodes = cluster.signaller();
-    thread::spawn(move || pass_on(signals, &nodes));
-    let outcome = cluster.wait_forever();
-    report(&outcome);
-    // An exit code has one byte.
-    ExitCode::from(u8::try_from(outcome.exit_code()).unwrap_or(u8::MAX))
+    let launch = arguments.replicas.into_iter().fold(launch, Launch::replicas);
+    let launch = arguments.lease.into_iter().fold(launch, Launch::lease);
+    arguments.kill.iter().fold(launch, |launch, kill| launch.kill_at(kill.rank, kill.after))
 }
 
 /// What was asked for that this version does not have.
 fn not_yet(arguments: &Arguments) -> Option<&'static str> {
-    if arguments.kill.is_some() {
-        Some("--kill comes with crash recovery, in a later version; until then end a node with kill(1)")
-    } else if arguments.replicas > 0 {
-        Some("--replicas above 0 comes with crash recovery, in a later version; leave it out")
-    } else if arguments.hosts.is_some() {
-        Some(
-            "--hosts comes in a later version; start one program per machine with srun or mpirun, or set DSM_RANK, \
-              DSM_NODES and DSM_RENDEZVOUS by hand",
-        )
-    } else {
-        None
-    }
+    arguments.hosts.is_some().then_some(
+        "--hosts comes in a later version; start one program per machine with srun or mpirun, or set DSM_RANK, \
+         DSM_NODES and DSM_RENDEZVOUS by hand",
+    )
 }
 
 fn pass_on(mut signals: Signals, nodes: &Signaller) {
@@ -98,10 +107,17 @@ fn pass_on(mut signals: Signals, nodes: &Signaller) {
     }
 }
 
-/// Says which node failed first. What went wrong there, it has said itself.
-fn report(outcome: &Outcome) {
+/// Says which node failed first; what went wrong there, it has said itself. And which kills came too late, so that nobody
+/// takes the run for one that has survived them.
+fn report(outcome: &Outcome, kills: &[Kill]) {
     if let Some((rank, code)) = outcome.first_failure {
         eprintln!("dsm: rank {rank} failed first, with exit code {code}");
+    }
+    for Kill { rank, after } in kills {
+        let node = outcome.nodes.iter().find(|node| node.rank == *rank);
+        if node.is_some_and(|node| node.ending == Ending::Itself) {
+            eprintln!("dsm: rank {rank} had ended before it was to be killed, {after:?} after the start");
+        }
     }
 }
 

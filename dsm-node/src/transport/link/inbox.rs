@@ -7,8 +7,8 @@
 use super::super::Frames;
 use super::super::stream::{Stream, would_block};
 use super::{BadFrame, Counters, LinkDown};
-use dsm_core::wire::{self, Head, Header};
-use dsm_core::{Message, PageId};
+use dsm_core::wire::{self, Head, Header, Kind};
+use dsm_core::{Landing, Message, PageId, ViewId};
 use std::io;
 
 /// What one system call takes from the socket: a dozen small pages with their heads.
@@ -29,10 +29,19 @@ pub(super) enum Arrival {
         /// The message; an acknowledgement has none.
         message: Option<Message>,
     },
+    /// A word about membership, encoded.
+    Packet {
+        /// It.
+        control: Vec<u8>,
+    },
     /// The body of the frame whose head came last.
     Page {
+        /// The view in which that frame was sent.
+        view: ViewId,
         /// That frame's message.
         message: Message,
+        /// The bytes, if they were not for the page's frame.
+        aside: Option<Box<[u8]>>,
     },
 }
 
@@ -40,15 +49,18 @@ pub(super) enum Arrival {
 struct Body {
     /// The message that it follows; a frame that had come before has none to hand out.
     message: Option<Message>,
-    landing: Landing,
+    view: ViewId,
+    target: Target,
     crc: u32,
     at: usize,
 }
 
 /// Where the bytes of a body go.
-enum Landing {
+enum Target {
     /// Into the frame that waits for them.
     Frame(PageId),
+    /// To memory of their own.
+    Aside(Vec<u8>),
     /// Nowhere; they are only checked.
     Discarded(crc32fast::Hasher),
     /// Nowhere, unchecked: the frame has come before, or its reservation was revoked after it began to come.
@@ -92,29 +104,43 @@ impl Inbox {
     }
 
     /// Asks again whether the frame of the body that is coming still waits for it.
-    pub fn confirm_reservation(&mut self, reserves: &mut impl FnMut(&Message) -> bool) {
-        if let Some(Body { message: Some(message), landing: landing @ Landing::Frame(_), .. }) =
-            &mut self.body
-            && !reserves(message)
+    pub fn confirm_reservation(&mut self, landing: &mut impl FnMut(&Message) -> Landing) {
+        if let Some(Body { message: Some(message), target: target @ Target::Frame(_), .. }) = &mut self.body
+            && landing(message) != Landing::Frame
         {
-            *landing = Landing::Ignored;
+            *target = Target::Ignored;
         }
     }
 
-    /// The frame whose head came last has a body, which is to land in `reserved`, if anywhere.
-    pub fn expect_body(&mut self, header: &Header, message: Message, reserved: Option<PageId>) {
-        let landing = match reserved {
-            Some(page) => Landing::Frame(page),
-            None => Landing::Discarded(crc32fast::Hasher::new()),
+    /// The frame whose head came last has a body: the bytes of `page`, which are to land as `landing` says.
+    pub fn expect_body(&mut self, header: &Header, message: Message, page: PageId, landing: Landing) {
+        let target = match landing {
+            Landing::Frame => Target::Frame(page),
+            Landing::Aside | Landing::Record(_) => Target::Aside(Vec::with_capacity(self.page_size)),
+            Landing::Nowhere => Target::Discarded(crc32fast::Hasher::new()),
         };
-        self.body = Some(Body { message: Some(message), landing, crc: header.body_crc, at: 0 });
+        self.body =
+            Some(Body { message: Some(message), view: header.view, target, crc: header.body_crc, at: 0 });
+    }
+
+    /// The body that is coming is not even checked.
+    pub fn ignore_body(&mut self) {
+        if let Some(body) = &mut self.body {
+            body.target = Target::Ignored;
+        }
     }
 
     /// The frame whose head came last had come before: its body, if it has one, is ignored. Its frame may have
     /// changed since it was sent first, so nothing can be said about its checksum.
     pub fn skip_body(&mut self, header: &Header) {
         if header.body_length != 0 {
-            self.body = Some(Body { message: None, landing: Landing::Ignored, crc: header.body_crc, at: 0 });
+            self.body = Some(Body {
+                message: None,
+                view: header.view,
+                target: Target::Ignored,
+                crc: header.body_crc,
+                at: 0,
+            });
         }
     }
 
@@ -129,8 +155,8 @@ impl Inbox {
             if self.body.is_some() {
                 self.take_buffered_body(frames);
                 if let Some(body) = self.body.take_if(|body| body.at == self.page_size) {
-                    let Some(message) = self.finish_body(body, frames, counters)? else { continue };
-                    return Ok(Some(Arrival::Page { message }));
+                    let Some(arrival) = self.finish_body(body, frames, counters)? else { continue };
+                    return Ok(Some(arrival));
                 }
             } else if let Some(arrival) = self.take_head(counters)? {
                 return Ok(Some(arrival));
@@ -148,9 +174,13 @@ impl Inbox {
         match wire::decode_head(&self.buffer[self.start..self.end], self.page_size as u64)? {
             Head::Partial => Ok(None),
             Head::Whole { header, message, length } => {
+                let control = self.start + wire::HEADER_LENGTH..self.start + length;
                 self.start += length;
                 counters.frames_received += 1;
-                Ok(Some(Arrival::Head { header, message }))
+                Ok(Some(match header.kind {
+                    Kind::Membership => Arrival::Packet { control: self.buffer[control].to_vec() },
+                    Kind::Data | Kind::Acknowledgement => Arrival::Head { header, message },
+                }))
             }
         }
     }
@@ -159,10 +189,11 @@ impl Inbox {
         let Some(body) = &mut self.body else { return };
         let length = (self.end - self.start).min(self.page_size - body.at);
         let bytes = &self.buffer[self.start..self.start + length];
-        match &mut body.landing {
-            Landing::Frame(page) if length > 0 => frames.fill(*page, body.at, bytes),
-            Landing::Frame(_) | Landing::Ignored => {}
-            Landing::Discarded(hasher) => hasher.update(bytes),
+        match &mut body.target {
+            Target::Frame(page) if length > 0 => frames.fill(*page, body.at, bytes),
+            Target::Frame(_) | Target::Ignored => {}
+            Target::Aside(aside) => aside.extend_from_slice(bytes),
+            Target::Discarded(hasher) => hasher.update(bytes),
         }
         body.at += length;
         self.start += length;
@@ -173,24 +204,31 @@ impl Inbox {
         body: Body,
         frames: &impl Frames,
         counters: &mut Counters,
-    ) -> Result<Option<Message>, BadFrame> {
-        let computed = match body.landing {
-            Landing::Frame(page) => frames.crc32(page),
-            Landing::Discarded(hasher) => hasher.finalize(),
-            Landing::Ignored => body.crc,
+    ) -> Result<Option<Arrival>, BadFrame> {
+        let mut aside = None;
+        let computed = match body.target {
+            Target::Frame(page) => frames.crc32(page),
+            Target::Aside(bytes) => {
+                let computed = crc32fast::hash(&bytes);
+                aside = Some(bytes.into_boxed_slice());
+                computed
+            }
+            Target::Discarded(hasher) => hasher.finalize(),
+            Target::Ignored => body.crc,
         };
         if computed != body.crc {
             return Err(BadFrame::BodyCrc { stated: body.crc, computed });
         }
-        counters.pages_received += u64::from(body.message.is_some());
-        Ok(body.message)
+        let Some(message) = body.message else { return Ok(None) };
+        counters.pages_received += 1;
+        Ok(Some(Arrival::Page { view: body.view, message, aside }))
     }
 
     /// One read from the socket, into a frame if the rest of a page is long, else into the buffer. How many bytes
     /// were asked for, and what came.
     fn read(&mut self, stream: &Stream, frames: &impl Frames) -> (usize, io::Result<usize>) {
         if let Some(body) = &mut self.body
-            && let Landing::Frame(page) = body.landing
+            && let Target::Frame(page) = body.target
             && self.page_size - body.at >= DIRECT_LENGTH_MIN
         {
             // The buffer is empty: what it held of the page was taken before.

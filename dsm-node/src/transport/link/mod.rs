@@ -16,10 +16,10 @@ mod tests;
 
 use super::Frames;
 use super::stream::Stream;
-use dsm_core::wire::{self, Header, Kind, WireError};
-use dsm_core::{Message, NodeId, PageId, ViewId};
+use dsm_core::wire::{self, Header, Kind, MembershipPacket, WireError};
+use dsm_core::{Landing, Message, NodeId, PageId, ViewId};
 use inbox::{Arrival, Inbox};
-use outbox::Outbox;
+use outbox::{Body, Outbox};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
@@ -32,7 +32,7 @@ const ACKNOWLEDGE_AFTER: u64 = 64;
 /// The session with one peer.
 pub(crate) struct Link {
     peer: NodeId,
-    /// The membership that this node speaks for, and expects the peer to. It is fixed as yet.
+    /// The membership that this node speaks for. What the peer says of an earlier one is over, of a later one is ahead.
     view: ViewId,
     stream: Option<Stream>,
     inbox: Inbox,
@@ -72,6 +72,33 @@ pub(crate) struct Counters {
     pub duplicates: u64,
     /// Frames that went out again, on a later connection.
     pub resent: u64,
+    /// Messages of views that were over.
+    pub stale: u64,
+}
+
+/// What came from a peer.
+#[derive(Debug)]
+pub(crate) enum Heard {
+    /// A message.
+    Message {
+        /// The view in which it was said: this node's, or a later one.
+        view: ViewId,
+        /// What it says.
+        message: Message,
+        /// The bytes behind it, where they were not for the frame of their page.
+        aside: Option<Box<[u8]>>,
+    },
+    /// A word about membership.
+    Packet(Box<MembershipPacket>),
+}
+
+/// What a flush may write.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Voice {
+    /// Everything.
+    Full,
+    /// Nothing but words about membership, and what has been written in part.
+    Membership,
 }
 
 /// How a flush ended.
@@ -130,8 +157,8 @@ pub(crate) enum BadFrame {
         /// The last frame that was sent.
         last: u64,
     },
-    /// It is of another membership.
-    #[error("it is of {found}, and this is {current}")]
+    /// It has a body and is of a membership that this node has not heard of.
+    #[error("it carries a page and is of {found}, and this is {current}")]
     View {
         /// Its view.
         found: ViewId,
@@ -237,6 +264,12 @@ impl Link {
         self.inbox.clear();
     }
 
+    /// Speaks for `view` from now on. What was said before and has not gone out is forgotten.
+    pub fn install(&mut self, view: ViewId) {
+        self.view = view;
+        self.outbox.forget_unsent();
+    }
+
     /// Queues a message, and with `page` the bytes that its frame will have when it is written. Never blocks.
     pub fn send(&mut self, message: &Message, page: Option<PageId>) -> Result<(), WireError> {
         debug_assert_eq!(
@@ -244,28 +277,43 @@ impl Link {
             page,
             "a grant with bytes, and nothing else, has a body"
         );
-        self.outbox.push(message, page)
+        self.outbox.push(self.view, message, page.map_or(Body::None, Body::Frame))
     }
 
-    /// Writes as much as the socket takes.
+    /// Queues a message with `bytes` behind it. Never blocks.
+    pub fn send_copy(&mut self, message: &Message, bytes: Arc<[u8]>) -> Result<(), WireError> {
+        debug_assert!(wire::page_behind(message).is_some(), "{message:?} has no body");
+        self.outbox.push(self.view, message, Body::Copy(bytes))
+    }
+
+    /// Queues a word about membership, which goes out before all messages. Without a connection it is lost.
+    pub fn say(&mut self, packet: &MembershipPacket) -> Result<(), WireError> {
+        if self.stream.is_some() {
+            let mut control = Vec::new();
+            wire::encode_packet(packet, &mut control)?;
+            self.outbox.push_packet(control);
+        }
+        Ok(())
+    }
+
+    /// Writes as much as the socket takes of what it may.
     ///
     /// After an error, the connection is still there, so that whoever polls its descriptor can take it out of the set
     /// before it is closed: [`Link::detach`] is next.
-    pub fn flush(&mut self, frames: &impl Frames) -> Result<Flushed, LinkDown> {
-        self.try_flush(frames)
+    pub fn flush(&mut self, frames: &impl Frames, voice: Voice) -> Result<Flushed, LinkDown> {
+        self.try_flush(frames, voice)
     }
 
-    /// The next message, or `None` until the descriptor is readable again: it is to be polled level-triggered.
+    /// What comes next, or `None` until the descriptor is readable again: it is to be polled level-triggered.
     ///
-    /// `reserves` says whether the frame of a message that a page follows waits for these bytes; if not, they are
-    /// read and discarded. It is asked again whenever more of the page has arrived, so a reservation can be revoked.
-    /// After an error, as with [`Link::flush`], [`Link::detach`] is next.
-    pub fn next(
+    /// `landing` says where the bytes of a page that follows a message go. It is asked again whenever more of the page
+    /// has arrived, so a reservation can be revoked. After an error, as with [`Link::flush`], [`Link::detach`] is next.
+    pub fn hear(
         &mut self,
         frames: &impl Frames,
-        mut reserves: impl FnMut(&Message) -> bool,
-    ) -> Result<Option<Message>, LinkDown> {
-        let outcome = self.try_next(frames, &mut reserves);
+        mut landing: impl FnMut(&Message) -> Landing,
+    ) -> Result<Option<Heard>, LinkDown> {
+        let outcome = self.try_next(frames, &mut landing);
         if let Err(down) = &outcome {
             match down {
                 LinkDown::Bad(_) => self.counters.bad_frames += 1,
@@ -300,7 +348,7 @@ impl Link {
         self.farewell == Farewell::Wanted && self.received.load(Ordering::Acquire) > told
     }
 
-    fn try_flush(&mut self, frames: &impl Frames) -> Result<Flushed, LinkDown> {
+    fn try_flush(&mut self, frames: &impl Frames, voice: Voice) -> Result<Flushed, LinkDown> {
         let Some(stream) = &self.stream else {
             return Ok(Flushed::Blocked);
         };
@@ -321,6 +369,10 @@ impl Link {
             };
             if self.outbox.is_staged() {
                 // A flush before this one was blocked in the middle of these bytes: they come first.
+            } else if self.outbox.stage_packets(header) {
+                // Whoever waits for these, waits with a lease.
+            } else if voice == Voice::Membership {
+                break;
             } else if self.outbox.stage(frames, header, &mut self.counters) {
                 (self.told, self.told_here) = (received, true);
             } else if self.owes_acknowledgement() || self.owes_last_acknowledgement() {
@@ -335,7 +387,7 @@ impl Link {
                 return Ok(Flushed::Blocked);
             }
         }
-        if self.farewell == Farewell::Wanted {
+        if self.farewell == Farewell::Wanted && voice == Voice::Full {
             stream.finish().map_err(LinkDown::Failed)?;
             self.farewell = Farewell::Said;
         }
@@ -345,27 +397,32 @@ impl Link {
     fn try_next(
         &mut self,
         frames: &impl Frames,
-        reserves: &mut impl FnMut(&Message) -> bool,
-    ) -> Result<Option<Message>, LinkDown> {
+        landing: &mut impl FnMut(&Message) -> Landing,
+    ) -> Result<Option<Heard>, LinkDown> {
         let Some(stream) = &self.stream else {
             return Ok(None);
         };
-        self.inbox.confirm_reservation(reserves);
+        self.inbox.confirm_reservation(landing);
         loop {
             let Some(arrival) = self.inbox.advance(stream, frames, &mut self.counters)? else {
                 return Ok(None);
             };
             let (header, message) = match arrival {
                 Arrival::Head { header, message } => (header, message),
-                Arrival::Page { message } => {
-                    // Its header was judged when it came.
+                Arrival::Packet { control } => {
+                    let packet = wire::decode_packet(&control).map_err(BadFrame::Wire)?;
+                    return Ok(Some(Heard::Packet(Box::new(packet))));
+                }
+                Arrival::Page { view, message, aside } => {
+                    // Its header was judged when it came; but the view may have changed since.
                     self.received.fetch_add(1, Ordering::Release);
-                    return Ok(Some(message));
+                    if view < self.view {
+                        self.counters.stale += 1;
+                        continue;
+                    }
+                    return Ok(Some(Heard::Message { view, message, aside }));
                 }
             };
-            if header.view != self.view {
-                return Err(BadFrame::View { found: header.view, current: self.view }.into());
-            }
             let expected = self.received.load(Ordering::Acquire) + 1;
             if message.is_some() && header.sequence < expected {
                 // It comes again. What it acknowledges may be as old as itself, and was heard with it the first time;
@@ -382,16 +439,46 @@ impl Link {
             if header.sequence > expected {
                 return Err(BadFrame::Gap { expected, found: header.sequence }.into());
             }
+            let view = header.view;
             match wire::page_behind(&message) {
+                // Nobody serves pages in a view before all its members have installed it.
+                Some(_) if view > self.view => {
+                    return Err(BadFrame::View { found: view, current: self.view }.into());
+                }
                 Some(page) => {
-                    let reserved = reserves(&message).then_some(page);
-                    self.inbox.expect_body(&header, message, reserved);
+                    // The bytes of a view that is over are not even checked: what sent them may have changed since.
+                    let over = view < self.view;
+                    let landing = if over { Landing::Nowhere } else { landing(&message) };
+                    self.inbox.expect_body(&header, message, page, landing);
+                    if over {
+                        self.inbox.ignore_body();
+                    }
                 }
                 None => {
                     self.received.fetch_add(1, Ordering::Release);
-                    return Ok(Some(message));
+                    if view < self.view {
+                        self.counters.stale += 1;
+                        continue;
+                    }
+                    return Ok(Some(Heard::Message { view, message, aside: None }));
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+impl Link {
+    /// As [`Link::hear`], for messages whose bytes go to their frame or nowhere.
+    pub fn next(
+        &mut self,
+        frames: &impl Frames,
+        mut reserves: impl FnMut(&Message) -> bool,
+    ) -> Result<Option<Message>, LinkDown> {
+        let landing = |message: &Message| if reserves(message) { Landing::Frame } else { Landing::Nowhere };
+        Ok(self.hear(frames, landing)?.map(|heard| match heard {
+            Heard::Message { message, .. } => message,
+            Heard::Packet(packet) => panic!("{packet:?} came, and a message was due"),
+        }))
     }
 }

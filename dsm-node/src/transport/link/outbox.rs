@@ -14,9 +14,10 @@ use super::super::Frames;
 use super::super::stream::{Stream, would_block};
 use super::{BadFrame, Counters, Flushed};
 use dsm_core::wire::{self, Header, Kind, WireError};
-use dsm_core::{Message, PageId};
+use dsm_core::{Message, PageId, ViewId};
 use std::collections::VecDeque;
 use std::io;
+use std::sync::Arc;
 
 /// The stage takes no further frame once it holds so many bytes: about what a socket takes at once.
 const STAGE_LENGTH: usize = 64 << 10;
@@ -24,10 +25,25 @@ const STAGE_LENGTH: usize = 64 << 10;
 /// Buffers kept for reuse: enough for what is under way between two acknowledgements.
 const SPARES_MAX: usize = 256;
 
+/// Words about membership that wait to be written. Each says all that its sender knows, so that older ones are of no use.
+const PACKETS_MAX: usize = 32;
+
+/// What follows a message.
+pub(super) enum Body {
+    /// Nothing.
+    None,
+    /// The bytes of a page's frame, as they are when they are written.
+    Frame(PageId),
+    /// These bytes.
+    Copy(Arc<[u8]>),
+}
+
 /// A message that the peer has not acknowledged.
 struct Frame {
+    /// The view in which it was said.
+    view: ViewId,
     control: Vec<u8>,
-    page: Option<PageId>,
+    body: Body,
 }
 
 /// What is being written.
@@ -35,6 +51,8 @@ struct Frame {
 struct Stage {
     heads: Vec<u8>,
     frames: u64,
+    /// Copies of pages among the heads.
+    copies: u64,
     page: Option<PageId>,
     written: usize,
 }
@@ -50,6 +68,8 @@ pub(super) struct Outbox {
     /// The number of the last frame that was staged for any connection: the peer may have all up to it.
     staged_ever: u64,
     stage: Stage,
+    /// What is to be said about membership. It is lost with the connection.
+    packets: VecDeque<Vec<u8>>,
     spares: Vec<Vec<u8>>,
     attached: bool,
 }
@@ -63,16 +83,33 @@ impl Outbox {
             staged: 0,
             staged_ever: 0,
             stage: Stage::default(),
+            packets: VecDeque::new(),
             spares: Vec::new(),
             attached: false,
         }
     }
 
-    pub fn push(&mut self, message: &Message, page: Option<PageId>) -> Result<(), WireError> {
+    pub fn push(&mut self, view: ViewId, message: &Message, body: Body) -> Result<(), WireError> {
         let mut control = self.spares.pop().unwrap_or_default();
         wire::encode_message(message, &mut control)?;
-        self.frames.push_back(Frame { control, page });
+        self.frames.push_back(Frame { view, control, body });
         Ok(())
+    }
+
+    /// Says `control`, a word about membership, before all messages that wait. Of too many, the oldest is lost.
+    pub fn push_packet(&mut self, control: Vec<u8>) {
+        if self.packets.len() >= PACKETS_MAX {
+            self.packets.pop_front();
+        }
+        self.packets.push_back(control);
+    }
+
+    /// Forgets what no connection has carried any part of: it is of a view that is over.
+    pub fn forget_unsent(&mut self) {
+        let begun = usize::try_from(self.staged_ever.saturating_sub(self.acknowledged)).unwrap_or(usize::MAX);
+        for frame in self.frames.drain(begun.min(self.frames.len())..).collect::<Vec<_>>() {
+            self.recycle(frame.control);
+        }
     }
 
     #[cfg(test)]
@@ -124,7 +161,24 @@ impl Outbox {
         self.acknowledge(through)?;
         self.staged = 0;
         self.stage.clear();
+        self.packets.clear();
         Ok(())
+    }
+
+    /// Moves the words about membership to the stage, if it is empty and there are any; whether it did.
+    pub fn stage_packets(&mut self, header: impl Fn(u64) -> Header) -> bool {
+        if self.is_staged() || self.packets.is_empty() {
+            return false;
+        }
+        for control in self.packets.drain(..) {
+            // Its length is bounded by a limit that fits (`dsm_core::wire` asserts so at compile time).
+            let control_length = control.len() as u32;
+            let header = Header { kind: Kind::Membership, control_length, ..header(0) };
+            self.stage.heads.extend_from_slice(&header.encode(&control));
+            self.stage.heads.extend_from_slice(&control);
+            self.stage.frames += 1;
+        }
+        true
     }
 
     /// Moves the next frames to the stage, if it is empty and there are any; whether it did. `header` gives the
@@ -143,17 +197,28 @@ impl Outbox {
             let number = self.acknowledged + self.staged as u64;
             counters.resent += u64::from(number <= self.staged_ever);
             self.staged_ever = self.staged_ever.max(number);
-            let mut header = header(number);
+            let mut header = Header { view: frame.view, ..header(number) };
             // Both lengths are bounded by limits that fit (`dsm_core::wire` asserts so at compile time).
             header.control_length = frame.control.len() as u32;
-            if let Some(page) = frame.page {
-                header.body_length = self.page_size as u32;
-                header.body_crc = frames.crc32(page);
+            match &frame.body {
+                Body::None => {}
+                Body::Frame(page) => {
+                    header.body_length = self.page_size as u32;
+                    header.body_crc = frames.crc32(*page);
+                    self.stage.page = Some(*page);
+                }
+                Body::Copy(bytes) => {
+                    header.body_length = self.page_size as u32;
+                    header.body_crc = crc32fast::hash(bytes);
+                }
             }
             self.stage.heads.extend_from_slice(&header.encode(&frame.control));
             self.stage.heads.extend_from_slice(&frame.control);
+            if let Body::Copy(bytes) = &frame.body {
+                self.stage.heads.extend_from_slice(bytes);
+                self.stage.copies += 1;
+            }
             self.stage.frames += 1;
-            self.stage.page = frame.page;
             if self.stage.page.is_some() || self.stage.heads.len() >= STAGE_LENGTH {
                 break;
             }
@@ -189,7 +254,7 @@ impl Outbox {
             return Ok(Flushed::Blocked);
         }
         counters.frames_sent += self.stage.frames;
-        counters.pages_sent += u64::from(self.stage.page.is_some());
+        counters.pages_sent += self.stage.copies + u64::from(self.stage.page.is_some());
         self.stage.clear();
         Ok(Flushed::Done)
     }
@@ -217,6 +282,7 @@ impl Stage {
     fn clear(&mut self) {
         self.heads.clear();
         self.frames = 0;
+        self.copies = 0;
         self.page = None;
         self.written = 0;
     }

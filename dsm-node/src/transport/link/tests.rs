@@ -60,7 +60,7 @@ fn pump(
 ) -> Vec<Message> {
     let mut messages = Vec::new();
     while messages.len() < count {
-        near.flush(near_frames).expect("the connection stands");
+        near.flush(near_frames, Voice::Full).expect("the connection stands");
         wait(far, PollFlags::POLLIN);
         messages.extend(drain(far, far_frames).expect("the connection stands"));
     }
@@ -102,7 +102,7 @@ fn a_run_of_small_frames_goes_out_in_one_flush() {
         near.send(&control(number), None).expect("it fits");
     }
     assert!(near.has_unsent());
-    assert_eq!(near.flush(&frames).expect("it stands"), Flushed::Done);
+    assert_eq!(near.flush(&frames, Voice::Full).expect("it stands"), Flushed::Done);
     assert!(!near.has_unsent());
     assert_eq!(drain(&mut far, &frames).expect("it stands").len(), 50);
 }
@@ -117,7 +117,7 @@ fn large_pages_pass_through_tiny_buffers() {
         ours.paint(PageId(page), 7 + page as u8);
         near.send(&grant(page, page), Some(PageId(page))).expect("it fits");
     }
-    assert_eq!(near.flush(&ours).expect("it stands"), Flushed::Blocked);
+    assert_eq!(near.flush(&ours, Voice::Full).expect("it stands"), Flushed::Blocked);
     assert!(near.has_unsent());
     assert_eq!(pump(&mut near, &ours, &mut far, &theirs, 2), [grant(0, 0), grant(1, 1)]);
     assert_eq!(theirs.page(PageId(0)), ours.page(PageId(0)));
@@ -132,7 +132,7 @@ fn a_page_that_nobody_waits_for_is_discarded_and_checked() {
     ours.paint(PageId(0), 1);
     near.send(&grant(0, 1), Some(PageId(0))).expect("it fits");
     near.send(&control(2), None).expect("it fits");
-    near.flush(&ours).expect("it stands");
+    near.flush(&ours, Voice::Full).expect("it stands");
     assert_eq!(far.next(&theirs, |_| false).expect("it stands"), Some(grant(0, 1)));
     assert_eq!(far.next(&theirs, |_| false).expect("it stands"), Some(control(2)));
     assert_eq!(theirs.writes.load(Ordering::Relaxed), 0);
@@ -162,7 +162,7 @@ fn a_revoked_reservation_takes_no_further_byte() {
 fn everything(link: &mut Link, frames: &VecFrames) -> Vec<u8> {
     let (socket, peer) = pair(None);
     link.attach(socket, 0).expect("the peer has nothing");
-    assert_eq!(link.flush(frames).expect("it stands"), Flushed::Done);
+    assert_eq!(link.flush(frames, Voice::Full).expect("it stands"), Flushed::Done);
     let mut bytes = vec![0; 1 << 20];
     let came = peer.receive(&mut bytes).expect("it was written");
     bytes.truncate(came);
@@ -223,10 +223,10 @@ fn a_write_cut_in_the_middle_is_repeated_from_the_frame() {
     ours.paint(PageId(0), 3);
     connect(&mut near, &mut far, pair(Some(1)));
     near.send(&grant(0, 1), Some(PageId(0))).expect("it fits");
-    assert_eq!(near.flush(&ours).expect("it stands"), Flushed::Blocked);
+    assert_eq!(near.flush(&ours, Voice::Full).expect("it stands"), Flushed::Blocked);
     assert_eq!(drain(&mut far, &theirs).expect("it stands"), []);
     near.detach();
-    assert_eq!(near.flush(&ours).expect("there is none to break"), Flushed::Blocked);
+    assert_eq!(near.flush(&ours, Voice::Full).expect("there is none to break"), Flushed::Blocked);
     connect(&mut near, &mut far, pair(Some(1)));
     assert_eq!(pump(&mut near, &ours, &mut far, &theirs, 1), [grant(0, 1)]);
     assert_eq!(theirs.page(PageId(0)), ours.page(PageId(0)));
@@ -260,16 +260,16 @@ fn acknowledgements_free_what_is_kept() {
     for number in 0..ACKNOWLEDGE_AFTER {
         near.send(&control(number), None).expect("it fits");
     }
-    near.flush(&frames).expect("it stands");
+    near.flush(&frames, Voice::Full).expect("it stands");
     assert_eq!(drain(&mut far, &frames).expect("it stands").len(), 64);
     assert!(far.has_unsent(), "after so many frames an acknowledgement is owed");
-    far.flush(&frames).expect("it stands");
+    far.flush(&frames, Voice::Full).expect("it stands");
     assert_eq!(drain(&mut near, &frames).expect("it stands"), []);
     assert!(matches!(near.attach(pair(None).0, 65), Err(LinkDown::Bad(BadFrame::Acknowledged { .. }))));
 
     connect(&mut near, &mut far, pair(None));
     near.send(&control(99), None).expect("it fits");
-    near.flush(&frames).expect("it stands");
+    near.flush(&frames, Voice::Full).expect("it stands");
     assert_eq!(drain(&mut far, &frames).expect("it stands").len(), 1);
     assert!(!far.has_unsent());
 }
@@ -334,7 +334,99 @@ fn gaps_and_impossible_acknowledgements_are_bad() {
         feed(&frame(1, 1, ViewId::FIRST), 0),
         LinkDown::Bad(BadFrame::Acknowledged { acknowledged: 1, first: 0, last: 0 })
     ));
-    assert!(matches!(feed(&frame(1, 0, ViewId(2)), 0), LinkDown::Bad(BadFrame::View { .. })));
+}
+
+/// What `link` hears next, and in which view it was said.
+fn hear(link: &mut Link, frames: &VecFrames) -> Option<(ViewId, Message)> {
+    let heard = link.hear(frames, |_| Landing::Frame).expect("the connection stands")?;
+    match heard {
+        Heard::Message { view, message, aside: None } => Some((view, message)),
+        other => panic!("a message without bytes was due: {other:?}"),
+    }
+}
+
+#[test]
+fn what_was_said_in_a_view_that_is_over_is_dropped_and_of_a_later_one_is_told() {
+    let (mut near, mut far) = links(PAGE);
+    let (ours, theirs) = (VecFrames::new(PAGE, 1), VecFrames::new(PAGE, 1));
+    connect(&mut near, &mut far, pair(None));
+    near.send(&control(1), None).expect("it fits");
+    near.send(&grant(0, 1), Some(PageId(0))).expect("it fits");
+    near.flush(&ours, Voice::Full).expect("it stands");
+    far.install(ViewId(2));
+    assert_eq!(hear(&mut far, &theirs), None);
+    assert_eq!((far.counters().stale, theirs.writes.load(Ordering::Relaxed)), (2, 0));
+    near.install(ViewId(3));
+    near.send(&control(2), None).expect("it fits");
+    near.flush(&ours, Voice::Full).expect("it stands");
+    assert_eq!(hear(&mut far, &theirs), Some((ViewId(3), control(2))));
+    // Nobody sends pages before all have installed the view.
+    near.send(&grant(0, 2), Some(PageId(0))).expect("it fits");
+    near.flush(&ours, Voice::Full).expect("it stands");
+    assert_eq!(hear(&mut far, &theirs), None, "a short read comes first");
+    let down = far.hear(&theirs, |_| Landing::Frame).expect_err("it is bad");
+    assert!(matches!(down, LinkDown::Bad(BadFrame::View { .. })), "{down}");
+}
+
+#[test]
+fn what_had_not_gone_out_when_the_view_changed_never_does() {
+    let (mut near, mut far) = links(PAGE);
+    let frames = VecFrames::new(PAGE, 1);
+    connect(&mut near, &mut far, pair(None));
+    near.send(&control(1), None).expect("it fits");
+    near.flush(&frames, Voice::Full).expect("it stands");
+    near.send(&control(2), None).expect("it fits");
+    near.install(ViewId(2));
+    near.send(&control(3), None).expect("it fits");
+    near.flush(&frames, Voice::Full).expect("it stands");
+    assert_eq!(hear(&mut far, &frames), Some((ViewId::FIRST, control(1))));
+    assert_eq!(hear(&mut far, &frames), Some((ViewId(2), control(3))));
+}
+
+#[test]
+fn words_about_membership_go_first_and_go_though_nothing_else_may() {
+    let (mut near, mut far) = links(PAGE);
+    let frames = VecFrames::new(PAGE, 1);
+    connect(&mut near, &mut far, pair(None));
+    let packet = MembershipPacket {
+        view: ViewId::FIRST,
+        incarnation: dsm_core::Incarnation(7),
+        body: dsm_core::membership::Body::Fetch,
+    };
+    near.send(&control(1), None).expect("it fits");
+    near.say(&packet).expect("it fits");
+    assert_eq!(near.flush(&frames, Voice::Membership).expect("it stands"), Flushed::Done);
+    let heard = far.hear(&frames, |_| Landing::Frame).expect("it stands");
+    assert!(matches!(heard, Some(Heard::Packet(heard)) if heard.incarnation == packet.incarnation));
+    assert_eq!(hear(&mut far, &frames), None, "the message has no lease");
+    near.flush(&frames, Voice::Full).expect("it stands");
+    assert_eq!(hear(&mut far, &frames), Some((ViewId::FIRST, control(1))));
+}
+
+#[test]
+fn copies_travel_behind_their_messages_and_may_land_aside() {
+    let (mut near, mut far) = links(PAGE);
+    let (ours, theirs) = (VecFrames::new(PAGE, 1), VecFrames::new(PAGE, 1));
+    connect(&mut near, &mut far, pair(None));
+    let copy: Vec<u8> = (0..PAGE).map(|at| (at % 253) as u8).collect();
+    for number in 0..20 {
+        near.send_copy(&grant(0, number), Arc::from(&copy[..])).expect("it fits");
+        near.send(&control(number), None).expect("it fits");
+    }
+    let mut came = 0;
+    while came < 20 {
+        near.flush(&ours, Voice::Full).expect("it stands");
+        match far.hear(&theirs, |_| Landing::Aside).expect("it stands") {
+            Some(Heard::Message { message: Message::Grant { .. }, aside, .. }) => {
+                assert_eq!(aside.as_deref(), Some(&copy[..]));
+                came += 1;
+            }
+            Some(Heard::Message { aside, .. }) => assert_eq!(aside, None),
+            Some(Heard::Packet(packet)) => panic!("{packet:?}"),
+            None => {}
+        }
+    }
+    assert_eq!(theirs.writes.load(Ordering::Relaxed), 0, "no frame is touched");
 }
 
 #[test]
@@ -344,7 +436,7 @@ fn a_graceful_end_comes_after_everything_else() {
     connect(&mut near, &mut far, pair(None));
     near.send(&control(1), None).expect("it fits");
     near.shutdown();
-    assert_eq!(near.flush(&frames).expect("it stands"), Flushed::Done);
+    assert_eq!(near.flush(&frames, Voice::Full).expect("it stands"), Flushed::Done);
     assert!(!near.has_unsent());
     assert_eq!(far.next(&frames, |_| true).expect("it stands"), Some(control(1)));
     assert_eq!(far.next(&frames, |_| true).expect("a short read comes first"), None);
@@ -357,17 +449,17 @@ fn what_comes_after_the_farewell_is_still_heard_to_its_end() {
     let frames = VecFrames::new(PAGE, 1);
     connect(&mut near, &mut far, pair(None));
     near.shutdown();
-    assert_eq!(near.flush(&frames).expect("it stands"), Flushed::Done);
+    assert_eq!(near.flush(&frames, Voice::Full).expect("it stands"), Flushed::Done);
     // So many that an acknowledgement is owed, and one that asks for an answer.
     for number in 0..=ACKNOWLEDGE_AFTER {
         far.send(&control(number), None).expect("it fits");
     }
-    far.flush(&frames).expect("it stands");
+    far.flush(&frames, Voice::Full).expect("it stands");
     assert!(matches!(near.next(&frames, |_| true), Ok(Some(_))));
     near.send(&control(1), None).expect("it fits");
-    assert_eq!(near.flush(&frames).expect("nothing is written"), Flushed::Done);
+    assert_eq!(near.flush(&frames, Voice::Full).expect("nothing is written"), Flushed::Done);
     assert_eq!(drain(&mut near, &frames).expect("it stands").len(), 64);
-    assert_eq!(near.flush(&frames).expect("nothing is written"), Flushed::Done);
+    assert_eq!(near.flush(&frames, Voice::Full).expect("nothing is written"), Flushed::Done);
 }
 
 #[test]
@@ -377,7 +469,7 @@ fn a_dead_peer_is_an_error_and_no_signal() {
     connect(&mut near, &mut far, pair(None));
     far.detach();
     near.send(&control(1), None).expect("it fits");
-    match near.flush(&frames) {
+    match near.flush(&frames, Voice::Full) {
         Err(LinkDown::Failed(error)) => assert!(!would_block(&error)),
         other => panic!("{other:?}"),
     }
@@ -394,9 +486,9 @@ fn a_call_that_comes_late_is_told_from_one_that_is_due() {
     for number in 0..ACKNOWLEDGE_AFTER {
         near.send(&control(number), None).expect("it fits");
     }
-    near.flush(&frames).expect("it stands");
+    near.flush(&frames, Voice::Full).expect("it stands");
     drain(&mut far, &frames).expect("it stands");
-    far.flush(&frames).expect("it stands");
+    far.flush(&frames, Voice::Full).expect("it stands");
     drain(&mut near, &frames).expect("it stands");
     assert!(near.is_behind(ACKNOWLEDGE_AFTER - 1) && !near.is_behind(ACKNOWLEDGE_AFTER));
 }
@@ -409,7 +501,7 @@ fn what_came_by_an_earlier_connection_is_acknowledged_before_it_is_sent_again() 
     connect(&mut near, &mut far, pair(None));
     near.send(&control(1), None).expect("it fits");
     near.send(&control(2), None).expect("it fits");
-    near.flush(&frames).expect("it stands");
+    near.flush(&frames, Voice::Full).expect("it stands");
     // The far end shakes hands for the next connection before it has read what the last one brought.
     let (near_has, far_has) = (near.received_through(), far.received_through());
     drain(&mut far, &frames).expect("it stands");
@@ -418,7 +510,7 @@ fn what_came_by_an_earlier_connection_is_acknowledged_before_it_is_sent_again() 
     far.attach(peer, near_has).expect("nothing was sent");
     // It speaks before the near end has begun to send again.
     far.send(&control(3), None).expect("it fits");
-    far.flush(&frames).expect("it stands");
+    far.flush(&frames, Voice::Full).expect("it stands");
     assert_eq!(drain(&mut near, &frames).expect("the acknowledgement is right"), [control(3)]);
     near.send(&control(4), None).expect("it fits");
     assert_eq!(pump(&mut near, &frames, &mut far, &frames, 1), [control(4)]);
@@ -468,7 +560,7 @@ fn who_says_goodbye_says_what_it_has_heard() {
     connect(&mut near, &mut far, pair(None));
     near.send(&control(1), None).expect("it fits");
     near.shutdown();
-    assert_eq!(near.flush(&frames).expect("it stands"), Flushed::Done);
+    assert_eq!(near.flush(&frames, Voice::Full).expect("it stands"), Flushed::Done);
     assert!(!near.was_heard_out(), "nobody has said so");
     // The connection breaks before the far end has heard it; on the next, it is said again.
     near.detach();
@@ -476,7 +568,7 @@ fn who_says_goodbye_says_what_it_has_heard() {
     connect(&mut near, &mut far, pair(None));
     assert_eq!(pump(&mut near, &frames, &mut far, &frames, 1), [control(1)]);
     far.shutdown();
-    assert_eq!(far.flush(&frames).expect("it stands"), Flushed::Done);
+    assert_eq!(far.flush(&frames, Voice::Full).expect("it stands"), Flushed::Done);
     let down = drain(&mut near, &frames).and_then(|_| drain(&mut near, &frames)).expect_err("it ends");
     assert!(matches!(down, LinkDown::Closed), "{down}");
     assert!(near.was_heard_out());
@@ -489,16 +581,16 @@ fn an_acknowledgement_that_was_lost_with_its_connection_is_said_again() {
     connect(&mut near, &mut far, pair(None));
     near.send(&control(1), None).expect("it fits");
     near.shutdown();
-    near.flush(&frames).expect("it stands");
+    near.flush(&frames, Voice::Full).expect("it stands");
     // The far end shakes hands for the next connection, then reads to the end of this one, and says goodbye on it.
     let far_has = far.received_through();
     assert_eq!(far.next(&frames, |_| true).expect("it stands"), Some(control(1)));
     far.shutdown();
-    far.flush(&frames).expect("it stands");
+    far.flush(&frames, Voice::Full).expect("it stands");
     let (socket, peer) = pair(None);
     near.attach(socket, far_has).expect("nothing is acknowledged");
     far.attach(peer, 0).expect("nothing was sent");
-    assert_eq!(far.flush(&frames).expect("it stands"), Flushed::Done);
+    assert_eq!(far.flush(&frames, Voice::Full).expect("it stands"), Flushed::Done);
     let down = drain(&mut near, &frames).and_then(|_| drain(&mut near, &frames)).expect_err("it ends");
     assert!(matches!(down, LinkDown::Closed), "{down}");
     assert!(near.was_heard_out());
@@ -510,17 +602,17 @@ fn a_frame_that_is_sent_anew_acknowledges_what_came_meanwhile() {
     let frames = VecFrames::new(PAGE, 1);
     connect(&mut near, &mut far, pair(None));
     near.send(&control(1), None).expect("it fits");
-    near.flush(&frames).expect("it stands");
+    near.flush(&frames, Voice::Full).expect("it stands");
     far.send(&control(2), None).expect("it fits");
     far.shutdown();
-    far.flush(&frames).expect("it stands");
+    far.flush(&frames, Voice::Full).expect("it stands");
     // Both have heard all, but have shaken hands before.
     assert_eq!(drain(&mut far, &frames).expect("it stands"), [control(1)]);
     assert_eq!(near.next(&frames, |_| true).expect("it stands"), Some(control(2)));
     let (socket, peer) = pair(None);
     near.attach(socket, 0).expect("nothing is acknowledged");
     far.attach(peer, 0).expect("nothing is acknowledged");
-    near.flush(&frames).expect("it stands");
+    near.flush(&frames, Voice::Full).expect("it stands");
     assert_eq!(drain(&mut far, &frames).expect("it stands"), []);
     assert_eq!(far.counters().duplicates, 1);
     assert!(far.was_heard_out());

@@ -40,7 +40,7 @@ impl History {
     pub fn keep(&mut self, frame: Passed) {
         match frame.header.kind {
             // It has no number by which the peer could tell that it is old: no connection brings one back.
-            Kind::Acknowledgement => return,
+            Kind::Acknowledgement | Kind::Membership => return,
             Kind::Data => {}
         }
         self.frames.retain(|kept| kept.header.sequence != frame.header.sequence);

@@ -1,6 +1,6 @@
 //! Two links and a connection that breaks at every byte of a frame with a page, in every way, in both directions.
 
-use super::super::link::{Link, LinkDown};
+use super::super::link::{Link, LinkDown, Voice};
 use super::super::stream::poll_timeout;
 use super::super::testing::{VecFrames, pair, tcp_pair};
 use super::super::{Frames, Stream};
@@ -60,7 +60,7 @@ impl End {
 
     /// Writes and reads what goes; whether the connection stands.
     fn turn(&mut self) -> Result<(), LinkDown> {
-        self.link.flush(&self.frames)?;
+        self.link.flush(&self.frames, Voice::Full)?;
         while let Some(message) = self.link.next(&self.frames, |_| true)? {
             self.came.push(message);
         }

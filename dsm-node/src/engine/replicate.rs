@@ -1,0 +1,165 @@
+//! Carrying out what makes pages outlive their owner: copies for buddies, twins, records that count, frames that nobody
+//! needs, pages that are lost. When which is due is the machine's decision.
+
+use super::Engine;
+use super::timers::Reminder;
+use crate::error::Result;
+use crate::signals;
+use crate::testing::RecoveryTime;
+use crate::transport::Frames;
+use dsm_core::failpoint::Moment;
+use dsm_core::{Access, Copyset, Lost, Message, NodeId, PageId, RecordId, Replication, Source, Time, ViewId};
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// A frame that nobody needs is given back so late: the page may be on its way back, and a new frame costs more than an
+/// old one.
+const DISCARD_DELAY: Duration = Duration::from_millis(50);
+
+/// More frames than this are not kept for that: 16 MiB of the smallest pages.
+const DISCARDS_MAX: usize = 4096;
+
+/// Frames whose memory may be given back.
+#[derive(Default)]
+pub(super) struct Discards(HashSet<PageId>);
+
+/// A recovery under way, or whose first waiting fault has not been resolved.
+#[derive(Clone, Copy)]
+pub(super) struct Recovering {
+    view: ViewId,
+    installed: Time,
+    resumed: Option<Time>,
+}
+
+impl Engine {
+    pub(super) fn replicate(&mut self, what: Replication) -> Result<()> {
+        match what {
+            Replication::SendCopy { to, page, source, message } => self.send_copy(to, page, source, &message),
+            Replication::KeepTwin { page } => {
+                let bytes = match self.copies.granted(page) {
+                    Some(bytes) => Arc::from(bytes),
+                    None => self.copy_of(page),
+                };
+                self.copies.keep_twin(page, bytes);
+            }
+            Replication::DropTwin { page } => self.copies.drop_twin(page),
+            Replication::ApplyRecord { from, record, pages } => self.apply(from, record, &pages),
+            Replication::DropRecords => self.copies.drop_records(),
+            Replication::Discard { page } => return self.discard_later(page),
+            Replication::Poison { first, pages, lost } => self.poison(first, pages, lost)?,
+            Replication::Resumed { view } => self.recovery_ends(view),
+        }
+        Ok(())
+    }
+
+    fn send_copy(&mut self, to: Copyset, page: PageId, source: Source, message: &Message) {
+        let bytes = match source {
+            Source::Frame => self.copy_of(page),
+            Source::Twin => match self.copies.twin(page) {
+                Some(twin) => twin,
+                None => signals::die(&format!("{}: the twin of {page} is missing", self.me)),
+            },
+        };
+        self.stats.pages_committed += 1;
+        for buddy in to.iter() {
+            if self.pass(Moment::Send, message.name()) {
+                continue;
+            }
+            let Some(link) = self.links.get_mut(buddy.index()).and_then(Option::as_mut) else { continue };
+            if let Err(error) = link.send_copy(message, Arc::clone(&bytes)) {
+                signals::die(&format!("{}: cannot encode {message:?} to {buddy}: {error}", self.me));
+            }
+            self.mark_unflushed(buddy);
+            self.pass_sent(buddy, message);
+        }
+    }
+
+    /// The bytes of a page that nobody may store to now.
+    fn copy_of(&self, page: PageId) -> Arc<[u8]> {
+        let frames = self.region.frames();
+        let mut bytes = vec![0; frames.page_size()];
+        frames.copy(page, 0, &mut bytes);
+        Arc::from(bytes)
+    }
+
+    /// A record of a peer counts: its bytes become what this node keeps.
+    fn apply(&mut self, from: NodeId, record: RecordId, pages: &[PageId]) {
+        let mut bytes = self.copies.take_record(from, record);
+        let frames = self.region.frames();
+        for page in pages {
+            let Some(bytes) = bytes.remove(page) else {
+                signals::die(&format!("{}: {record} of {from} counts, but its {page} never came", self.me));
+            };
+            self.discards.0.remove(page);
+            frames.fill(*page, 0, &bytes);
+        }
+        self.stats.records_kept += 1;
+    }
+
+    /// The bytes of `page` are about to be mapped: those that were set aside for its frame go there.
+    pub(super) fn settle_frame(&mut self, page: PageId) {
+        self.discards.0.remove(&page);
+        if let Some(bytes) = self.copies.take_granted(page) {
+            self.region.frames().fill(page, 0, &bytes);
+        }
+    }
+
+    fn discard_later(&mut self, page: PageId) -> Result<()> {
+        self.discards.0.insert(page);
+        if self.discards.0.len() >= DISCARDS_MAX {
+            return self.discard_all();
+        }
+        self.timers.set_within(Reminder::Discard, DISCARD_DELAY);
+        Ok(())
+    }
+
+    /// Gives the memory of frames back, those that were not put to use again.
+    pub(super) fn discard_all(&mut self) -> Result<()> {
+        for page in std::mem::take(&mut self.discards.0) {
+            if self.machine.is_discardable(page) {
+                self.region.discard(page)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn poison(&mut self, first: PageId, pages: u64, lost: Lost) -> Result<()> {
+        signals::note_lost(&self.geometry, first, pages, lost);
+        for page in (first.0..first.0 + pages).map(PageId) {
+            self.region.poison(page)?;
+            self.faults.resolve(page, Access::Write, super::faults::Mapped::Now, self.timers.now(), |_| {});
+        }
+        self.stats.lost_pages += pages;
+        Ok(())
+    }
+
+    pub(super) fn recovery_begins(&mut self, view: ViewId) {
+        // A further change before the last was recovered from prolongs the same recovery.
+        let installed = self.recovering.filter(|it| it.resumed.is_none()).map(|it| it.installed);
+        let installed = installed.unwrap_or_else(|| self.timers.now());
+        self.recovering = Some(Recovering { view, installed, resumed: None });
+    }
+
+    fn recovery_ends(&mut self, view: ViewId) {
+        let now = self.timers.now();
+        self.stats.recoveries += 1;
+        if let Some(recovering) = &mut self.recovering {
+            recovering.resumed = Some(now);
+            let took = now.since(recovering.installed);
+            self.log.info(format!("recovered from the change to {view} in {took:?}"));
+            self.node.note_recovery(RecoveryTime::new(view, recovering.installed, now));
+        }
+    }
+
+    /// A fault that took so long is resolved at `now`. The first that had waited when a recovery began tells how long that
+    /// took for the program.
+    pub(super) fn note_resolved(&mut self, took: Duration, now: Time) {
+        if let Some(Recovering { view, installed, resumed: Some(_) }) = self.recovering
+            && took >= now.since(installed)
+        {
+            self.recovering = None;
+            self.node.note_first_resolved(view, now);
+        }
+    }
+}
