@@ -214,6 +214,7 @@ impl World {
                 self.node(node).threads[index].program.push_front(Step::Cover(domain));
                 return Ok(());
             }
+            (Some(Step::Lock(_)), Reply::Lost(_)) => return self.give_up(node, index),
             (Some(Step::Cover(_)), Reply::Covered) => {}
             (Some(Step::Sync), Reply::Synced) => {
                 if let Some((stores, sections)) = self.node(node).promises.remove(&call)
