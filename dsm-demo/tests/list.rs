@@ -126,7 +126,7 @@ fn without_copies(memory: &str) -> (Value, String) {
 #[test]
 fn without_copies_a_plain_chain_breaks_at_a_named_place() {
     let (summary, line) = without_copies("plain");
-    for part in ["the chain breaks after", "page 0x", "address 0x2000", "last owner rank", "lost in view 2"] {
+    for part in ["the chain breaks after", "page 0x", "address 0x2000", "last owner ", "lost in view 2"] {
         assert!(line.contains(part), "{part}: {line}\n{summary}");
     }
 }
