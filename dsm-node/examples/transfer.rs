@@ -43,14 +43,16 @@ fn main() -> Result<(), Error> {
     dsm.barrier()?;
     if dies {
         let (mut a, mut b) = (from.lock()?, to.lock()?);
-        // So much that both logs grow by whole runs of pages; and most of it is replicated in the background, were it
-        // not withheld.
+        a.log.iter_mut().chain(b.log.iter_mut()).for_each(|entry| *entry = 7);
+        // So much that both logs grow by whole runs of pages.
         for amount in 0..10_000 {
             a.balance -= amount;
             a.log.push_back(-amount)?;
             b.log.push_back(amount)?;
             b.balance += amount;
         }
+        // Another thread sees to it that all that this node wrote is replicated; of this section, nothing is.
+        std::thread::scope(|scope| scope.spawn(|| dsm.sync()).join().expect("it does not panic"))?;
         std::process::abort();
     }
     let view = views.next().expect("this node is still a member");
