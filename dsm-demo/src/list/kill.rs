@@ -33,10 +33,10 @@ impl FromStr for Kill {
     }
 }
 
-/// How long a list of `items` items is at `percent` percent: one item at least.
+/// How long a list of `items` items is at `percent` percent. As long as all but the last item at most: who appends is the owner.
 pub fn length_at(percent: u64, items: u64) -> u64 {
     let length = u128::from(items) * u128::from(percent) / 100;
-    u64::try_from(length).unwrap_or(u64::MAX).max(1)
+    u64::try_from(length).unwrap_or(u64::MAX).min(items.saturating_sub(1))
 }
 
 /// The lengths of the list at which its owner is still to be killed.
@@ -58,14 +58,15 @@ impl Pending {
         &self.0
     }
 
-    /// A node has just made the list so long; several may say so, and the first that can be killed is the one. `kill` tells
-    /// whether it could.
-    pub fn reached(&mut self, length: u64, kill: impl FnOnce() -> bool) {
-        if let Some(index) = self.0.iter().position(|pending| *pending == length) {
-            if kill() {
-                self.0.swap_remove(index);
-            }
+    /// A node has found the list so long; several may say so, and the first that can be killed is the one. `kill` tells
+    /// whether it could. Whether it was.
+    pub fn reached(&mut self, length: u64, kill: impl FnOnce() -> bool) -> bool {
+        let Some(index) = self.0.iter().position(|pending| *pending == length) else { return false };
+        let is_killed = kill();
+        if is_killed {
+            self.0.remove(index);
         }
+        is_killed
     }
 }
 
@@ -90,8 +91,10 @@ mod tests {
     #[test]
     fn a_share_of_a_list_is_a_length() {
         assert_eq!(length_at(50, 20_000), 10_000);
-        assert_eq!(length_at(1, 10), 1);
-        assert_eq!(length_at(100, u64::MAX), u64::MAX);
+        assert_eq!(length_at(1, 10), 0);
+        assert_eq!(length_at(100, 10), 9);
+        assert_eq!(length_at(100, u64::MAX), u64::MAX - 1);
+        assert_eq!(length_at(50, 0), 0);
     }
 
     #[test]
@@ -99,11 +102,10 @@ mod tests {
         let kills = ["owner@50%", "1@1s", "owner@50%", "owner@75%"].map(|text| text.parse().expect(text));
         let mut pending = Pending::new(&kills, 100);
         assert_eq!(pending.lengths(), [50, 50, 75]);
-        pending.reached(50, || false);
-        pending.reached(60, || panic!("nobody waits for this length"));
-        pending.reached(50, || true);
-        pending.reached(50, || true);
-        pending.reached(50, || panic!("both are dead"));
+        assert!(!pending.reached(50, || false), "it had ended");
+        assert!(!pending.reached(60, || panic!("nobody waits for this length")));
+        assert!(pending.reached(50, || true) && pending.reached(50, || true));
+        assert!(!pending.reached(50, || panic!("both are dead")));
         assert_eq!(pending.lengths(), [75]);
     }
 }

@@ -14,10 +14,10 @@ pub enum NodeLine {
         /// How many.
         count: u64,
     },
-    /// This node's latest item, which is acknowledged, made the list so long, as the first of this node's that did. Until
-    /// another node appends, this one owns the page of the list's end.
+    /// The list is so long, and all that is in it is acknowledged. This node is in the middle of appending another item: it
+    /// owns the page of the list's end, and holds still until it is told to go on, or dies.
     Reached {
-        /// A length that the node was told to look out for.
+        /// A length that the node was told to hold still at.
         length: u64,
         /// How many items of this node's share are acknowledged.
         count: u64,

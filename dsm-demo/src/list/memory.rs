@@ -62,15 +62,16 @@ impl<'d> SharedList<'d> {
         }
     }
 
-    /// Appends one item in a critical section of its own. It is acknowledged when this returns; so long is the list then.
-    pub fn append(&self, item: Item) -> Result<u64, Error> {
+    /// Appends one item in a critical section of its own. It is acknowledged when this returns. In the middle of the section,
+    /// with the item written but not committed, `pause` is called with the number of items that were there before.
+    pub fn append(&self, item: Item, pause: impl FnOnce(u64)) -> Result<(), Error> {
         match self {
             SharedList::Guarded(list) => {
                 let mut list = list.lock()?;
-                list.push_back(item)?;
                 let length = list.len() as u64;
-                list.commit()?;
-                Ok(length)
+                list.push_back(item)?;
+                pause(length);
+                list.commit()
             }
             SharedList::Plain { dsm, chain, newest } => {
                 let mut link = dsm.alloc(Link { item, previous: None })?;
@@ -79,10 +80,10 @@ impl<'d> SharedList<'d> {
                 let link = DsmBox::leak(link);
                 chain.last = Some(link);
                 chain.length += 1;
-                let length = chain.length;
-                newest.set(Some(link));
+                pause(chain.length - 1);
                 chain.commit()?;
-                Ok(length)
+                newest.set(Some(link));
+                Ok(())
             }
         }
     }
@@ -129,7 +130,7 @@ fn follow(
     let mut next = begin;
     while let Some(link) = next.filter(|_| items.len() as u64 <= length) {
         // A plain dereference of a page that is lost ends the process: so its presence is asked for first.
-        let link = match reach(dsm, link) {
+        let link = match dsm.ensure(link) {
             Ok(link) => link,
             Err(Error::Lost(lost)) => return Ok(Err(Break::new(lost, Some(items.len() as u64)))),
             Err(error) => return Err(error),
@@ -142,10 +143,4 @@ fn follow(
         Some(lost) => Ok(Err(Break::new(lost, Some(items.len() as u64)))),
         None => Ok(Ok(items)),
     }
-}
-
-/// The link, brought here, if it is not lost.
-fn reach(dsm: &Dsm, link: DsmRef<Link>) -> Result<DsmRef<Link>, Error> {
-    let _ = dsm;
-    Ok(link)
 }

@@ -48,6 +48,8 @@ pub enum Memory {
 #[command(
     after_help = "Exit code 0 only when the list is intact: every survivor found every acknowledged item once and in \
                         order. An item is acknowledged when its section's commit() has returned.\n\n\
+                        owner@50% catches the owner in the middle of appending the next item, and it holds still \
+                        there until it is dead; RANK@WHEN takes a node as it comes.\n\n\
                         With --json the last line of standard output is one JSON object with the fields ok, nodes, \
                         survivors, items_acknowledged, items_found, items_lost, read_faults, write_faults, \
                         pages_moved, bytes_moved, fault_p50_us, fault_p99_us, elapsed_s, recovery_ms, lost_pages. \
@@ -148,9 +150,11 @@ fn follow(
         match received.recv_timeout(STALL_MAX) {
             Ok(Line { rank, stream, text }) => match parse(stream, &text) {
                 Some(said) => {
-                    // Before anything else: until another node appends, this one is the owner.
                     if let NodeLine::Reached { length, .. } = said {
-                        pending.reached(length, || cluster.kill(rank));
+                        let is_killed = pending.reached(length, || cluster.kill(rank));
+                        if !is_killed {
+                            cluster.signal(rank, node::GO_ON);
+                        }
                     }
                     tally.take(rank, said);
                     bar.set_position(tally.position());

@@ -5,14 +5,18 @@ use super::Memory;
 use super::check::{Check, Item, share};
 use super::line::{Break, NodeLine, Report};
 use super::memory::{Finding, SharedList};
-use dsm_node::launch::usage;
+use dsm_node::launch::{Signal, usage};
 use dsm_node::{Dsm, Error};
+use nix::sys::signal::SigSet;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 /// Progress is reported this often at most: what a node had not reported when it was killed does not count as acknowledged,
 /// and a line costs little beside the commits of so much time.
 const REPORT_INTERVAL: Duration = Duration::from_millis(10);
+
+/// What a node that holds still is told to go on by.
+pub const GO_ON: Signal = Signal::SIGUSR1;
 
 /// Times of faults in one line: some kilobytes.
 const TIMES_PER_LINE: usize = 256;
@@ -26,13 +30,15 @@ pub struct Arguments {
     /// Where the list lives
     #[arg(long, value_enum)]
     memory: Memory,
-    /// Lengths of the list to look out for
+    /// Lengths of the list to hold still at
     #[arg(long)]
     announce: Vec<u64>,
 }
 
 /// Runs this process's node.
 pub fn run(arguments: &Arguments) -> ExitCode {
+    // Before the node's own threads start, which must not take it either. It fails only for signals that do not exist.
+    let _ = SigSet::from(GO_ON).thread_block();
     match take_part(arguments) {
         Ok(code) => code,
         Err(error) => {
@@ -83,15 +89,24 @@ fn append_share(
 ) -> Result<(), Error> {
     let mut progress = Progress::start();
     let mut lengths = arguments.announce.clone();
+    let rank = u64::from(dsm.rank());
     for sequence in 0..share(arguments.items, dsm.size(), dsm.rank()) {
-        let reached = list.append(Item { rank: u64::from(dsm.rank()), sequence })?;
+        list.append(Item { rank, sequence }, |reached| {
+            for length in lengths.extract_if(.., |length| *length <= reached) {
+                say(&NodeLine::Reached { length, count: sequence });
+                hold_still();
+            }
+        })?;
         *acknowledged += 1;
-        for length in lengths.extract_if(.., |length| *length <= reached) {
-            say(&NodeLine::Reached { length, count: *acknowledged });
-        }
         progress.step(|count| NodeLine::Appended { count });
     }
     Ok(())
+}
+
+/// Waits until the process that started this one says that it is to go on; the other answer is its death.
+fn hold_still() {
+    // It fails only for signals that do not exist.
+    let _ = SigSet::from(GO_ON).wait();
 }
 
 /// Waits for the others, and walks the list. Where something is lost, it is told how far a walk comes.
