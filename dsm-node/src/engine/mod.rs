@@ -32,7 +32,7 @@ use crate::node::{Node, Order};
 use crate::region::Region;
 use crate::signals;
 use crate::stats::Stats;
-use crate::transport::{Habitat, Heard, Incoming, Link, Mesh, Stream};
+use crate::transport::{Habitat, Heard, Incoming, Link, Mesh, Stream, Voice};
 use crate::uffd::FaultBuffer;
 use copies::Copies;
 use crossbeam_channel::{Receiver, Sender};
@@ -256,11 +256,23 @@ impl Engine {
 
     /// The connection to a peer broke. The peer may live: the session goes on when it is made anew.
     fn link_down(&mut self, peer: NodeId, cause: &str) {
+        if self.departing {
+            self.say_last_word(peer);
+        }
         self.hang_up(peer);
         if !self.stopping && !self.departing && self.machine.view().members().contains(peer) {
             self.log.info(format!("the connection to {peer} broke ({cause}); reconnecting"));
             self.mesh.reconnect.begin(peer);
         }
+    }
+
+    /// A peer closed its end because all programs are done, before this node's program has taken note of that: it waits to
+    /// learn that its last words were heard, and still listens.
+    fn say_last_word(&mut self, peer: NodeId) {
+        let Some(link) = self.links.get_mut(peer.index()).and_then(Option::as_mut) else { return };
+        link.shutdown();
+        // If this fails, the connection broke after all: then the peer waits for a call.
+        let _ = link.flush(&self.region.frames(), Voice::Full);
     }
 
     /// Closes the connection to a peer, if there is one.
