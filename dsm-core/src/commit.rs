@@ -438,11 +438,18 @@ impl Commits {
         self.view = view;
         self.clock = RecordId::NONE;
         self.last = RecordId::NONE;
-        for page in core::mem::take(&mut self.records).into_iter().flat_map(|record| record.pages) {
-            // A withheld page was committed from its twin, which is still there.
-            let twin = self.pages.get(&page).is_some_and(|state| state.twin);
-            let again = if twin { &mut self.thin } else { &mut self.dirty };
-            again.insert(page);
+        for record in core::mem::take(&mut self.records) {
+            for page in record.pages {
+                // A withheld page was committed from its twin, which is still there.
+                let twin = self.pages.get(&page).is_some_and(|state| state.twin);
+                if !twin {
+                    self.dirty.insert(page);
+                }
+                // Of what was taken over, custody names whoever keeps anything: that it is too little is known by this.
+                if twin || record.thickens {
+                    self.thin.insert(page);
+                }
+            }
         }
         self.incoming.clear();
         self.buddies = buddies;

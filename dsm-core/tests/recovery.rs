@@ -3,9 +3,9 @@
 
 use dsm_core::limits::REGION_BASE_DEFAULT;
 use dsm_core::{
-    Access, Action, CallId, Command, Copyset, Event, Geometry, Host, Incarnation, Landing, LockId, Machine,
-    Message, NodeId, PageId, Payload, Progress, RecordId, Replication, Reply, RootAnswer, Source, SpanOwner,
-    SpanRange, Time, View, Want, wire,
+    Access, Action, CallId, Command, Commit, Copyset, Event, Geometry, Host, Incarnation, Landing, LockId,
+    Machine, Message, NodeId, PageId, Payload, Progress, RecordId, Replication, Reply, RootAnswer, Source,
+    SpanOwner, SpanRange, Time, View, Want, wire,
 };
 use std::collections::{BTreeMap, VecDeque};
 
@@ -111,7 +111,18 @@ impl Cluster {
 
     /// Delivers all that is said, and all that follows from it.
     fn settle(&mut self) {
-        while let Some((from, to, message, body)) = self.wire.pop_front() {
+        self.settle_but(|_| false);
+    }
+
+    /// The same, but for what stays on its way.
+    fn settle_but(&mut self, stays: impl Fn(&Said) -> bool) {
+        let mut staying = VecDeque::new();
+        while let Some(said) = self.wire.pop_front() {
+            if stays(&said) {
+                staying.push_back(said);
+                continue;
+            }
+            let (from, to, message, body) = said;
             if let Some((word, page)) = body.zip(wire::page_behind(&message)) {
                 match self.machines[to.index()].landing(from, &message) {
                     Landing::Frame => drop(self.frames.insert((to, page), word)),
@@ -122,17 +133,23 @@ impl Cluster {
             }
             self.step(to, Event::Received { from, message });
         }
+        self.wire = staying;
     }
 
     /// Nothing more of these nodes arrives, and the others go on without them.
     fn kill(&mut self, ranks: &[u16]) {
+        self.kill_but(ranks, |_| false);
+    }
+
+    /// The same, but some of what they say then stays on its way.
+    fn kill_but(&mut self, ranks: &[u16], stays: impl Fn(&Said) -> bool) {
         let dead: Copyset = ranks.iter().map(|rank| NodeId(*rank)).collect();
         self.view = self.view.next(dead, []);
         self.wire.clear();
         for node in self.view.members().iter() {
             self.step(node, Event::ViewInstalled(self.view.clone()));
         }
-        self.settle();
+        self.settle_but(stays);
     }
 
     fn store(&mut self, rank: u16, page: PageId, word: u64) {
@@ -328,4 +345,34 @@ fn a_barrier_that_some_member_passed_is_passed_by_all_and_one_that_none_did_wait
         matches!(action, Action::Complete { reply: Reply::BarrierPassed { .. }, .. })
     };
     assert_eq!(cluster.done.iter().filter(passed).count(), 2);
+}
+
+#[test]
+fn what_was_taken_over_is_replicated_only_once_it_is_kept_though_the_view_changes_meanwhile() {
+    let mut cluster = Cluster::new(5, 1);
+    let page = cluster.page_at(0);
+    cluster.store(4, page, 1);
+    cluster.store(1, page, 2);
+    // The buddy of rank 1 reads it; that rank 4 need not keep the state before is on its way when rank 1 dies.
+    cluster.step(NodeId(2), Event::Fault { page, want: Want::Read });
+    cluster.settle_but(|said| matches!(said.2, Message::Commit(Commit::Release { .. })));
+    assert_eq!(cluster.machines[2].access(page), Access::Read);
+    assert!(cluster.machines[4].kept(page).is_some(), "rank 4 keeps the state before");
+
+    // Rank 2 takes the page over, and what it commits of it does not come before the view changes again.
+    let commits = |said: &Said| said.0 == NodeId(2) && matches!(said.2, Message::Commit(_));
+    cluster.kill_but(&[1], commits);
+    assert!(cluster.machines[2].owns(page));
+    cluster.kill_but(&[3], commits);
+    assert_eq!(
+        cluster.view.buddies_of(NodeId(2)),
+        Copyset::EMPTY.with(NodeId(4)),
+        "who keeps an earlier state"
+    );
+    assert!(!cluster.machines[0].is_fully_replicated(), "nobody keeps what rank 2 has");
+
+    // With it, the page is lost, which is said: what ranks 0 and 4 keep is not what others have seen.
+    cluster.kill(&[2]);
+    assert_eq!(cluster.load(0, page), None);
+    assert!(cluster.is_poisoned(0, page));
 }
