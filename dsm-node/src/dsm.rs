@@ -129,8 +129,8 @@ impl Dsm {
     }
 
     /// Waits until one thread of each live member has called it as often as this node has. Returns the membership in
-    /// which it completed, with the members of just that view: who is missing from it had not arrived, or has died
-    /// since, and is waited for no more. Blocks on all members; when one dies, for as long as it takes to agree on that.
+    /// which it completed, with the members of just that view: who is missing from it is gone, and was waited for no
+    /// more. Blocks on all members; when one dies, for as long as it takes to agree on that.
     ///
     /// # Errors
     /// [`Error::Busy`] if another thread of this node is in it; [`Error::InCriticalSection`] if this thread holds a
@@ -154,12 +154,17 @@ impl Dsm {
     }
 
     /// Returns once all of this node's writes outside open sections survive as many crashes as the cluster has
-    /// replicas. A cluster without replicas survives none: then this returns at once.
+    /// replicas: what was printed after it is never contradicted by what is found later. A cluster without replicas
+    /// survives none: then this returns at once.
+    ///
+    /// Blocks on the nodes that keep this node's commits.
     ///
     /// # Errors
-    /// [`Error::InCriticalSection`] if this thread holds a guard.
+    /// [`Error::InCriticalSection`] if this thread holds a guard; [`Error::Evicted`] and [`Error::NoQuorum`] where it is
+    /// not known whether the writes survive.
     pub fn sync(&self) -> Result<()> {
-        refuse_in_section("sync")
+        refuse_in_section("sync")?;
+        self.node.sync()
     }
 
     /// What this node has counted since it joined; all zero when it has left. Blocks on this node's engine alone, for
@@ -335,6 +340,7 @@ impl Drop for Creating {
     }
 }
 
+mod ensure;
 mod prefault;
 
 #[cfg(test)]

@@ -11,15 +11,12 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use dsm_core::{CallId, Command, Geometry, NodeId, Reply, Time, ViewId};
 use nix::sys::eventfd::EventFd;
 use parking_lot::Mutex;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 static CURRENT: OnceLock<Node> = OnceLock::new();
 static JOINING: AtomicBool = AtomicBool::new(false);
-
-/// No peer is lost: the value of [`Node::lost_peer`] until one is. No rank is as large.
-const NO_RANK: u32 = u32::MAX;
 
 /// Recoveries of which the times are kept: more than a test or a demonstration looks at.
 const RECOVERIES_KEPT: usize = 1024;
@@ -87,7 +84,6 @@ pub(crate) struct Node {
     process: u32,
     caller: Caller,
     left: AtomicBool,
-    lost_peer: AtomicU32,
     ending: OnceLock<Ending>,
     views: ViewLog,
     recoveries: Mutex<Vec<RecoveryTime>>,
@@ -123,7 +119,6 @@ impl Node {
             process: std::process::id(),
             caller,
             left: AtomicBool::new(false),
-            lost_peer: AtomicU32::new(NO_RANK),
             ending: OnceLock::new(),
             views: ViewLog::new(size),
             recoveries: Mutex::new(Vec::new()),
@@ -233,12 +228,6 @@ impl Node {
         self.recoveries.lock().clone()
     }
 
-    /// Notes that a peer is gone: later calls say so at once.
-    pub fn mark_lost(&self, peer: NodeId) {
-        // The first is the one that calls under way end with: what comes later is often a consequence of it.
-        let _ = self.lost_peer.compare_exchange(NO_RANK, peer.rank(), Ordering::AcqRel, Ordering::Acquire);
-    }
-
     /// Hands a command to the engine and waits for the answer. Blocks on whom the command's documentation names.
     pub fn call(&self, command: Command) -> Result<Reply> {
         self.start(command)?.wait()
@@ -255,6 +244,19 @@ impl Node {
     /// Hands a command without an answer to the engine. Never blocks.
     pub fn post(&self, command: Command) -> Result<()> {
         self.caller.submit(command, None).map(|_| ()).map_err(|error| self.ended_or(error))
+    }
+
+    /// Waits until what this node wrote outside open sections survives as many crashes as there are replicas. Blocks on
+    /// the nodes that keep this node's commits.
+    pub fn sync(&self) -> Result<()> {
+        self.check()?;
+        if self.replicas == 0 {
+            return Ok(());
+        }
+        match self.call(Command::Sync)? {
+            Reply::Synced => Ok(()),
+            other => Err(Error::unexpected("a sync", other)),
+        }
     }
 
     /// What has been counted so far. Blocks on this node's engine alone.
@@ -275,13 +277,7 @@ impl Node {
     }
 
     fn check(&self) -> Result<()> {
-        if let Some(ending) = self.ending.get() {
-            return Err(ending.error());
-        }
-        match self.lost_peer.load(Ordering::Acquire) {
-            NO_RANK => Ok(()),
-            rank => Err(Error::PeerLost { rank }),
-        }
+        self.ending.get().map_or(Ok(()), |ending| Err(ending.error()))
     }
 
     /// How the membership ended, if it has; else `error`.

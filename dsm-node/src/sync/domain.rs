@@ -8,7 +8,7 @@
 use super::arena::Arena;
 use crate::error::{Error, Result};
 use crate::heap::spans::{Spans, asked_for};
-use dsm_core::{Address, LockId, SpanOwner};
+use dsm_core::{Address, LockId, SpanOwner, SpanRange};
 use parking_lot::Mutex;
 use std::alloc::Layout;
 use std::ptr::{self, NonNull};
@@ -211,12 +211,22 @@ impl Domain {
     /// The domain stands, its value was dropped, and nobody uses the domain after this.
     pub(crate) unsafe fn dissolve(self) {
         // SAFETY: nobody else uses the domain, as this function's caller promises.
-        let firsts = unsafe { self.with_arena(|arena, spans| arena.spans(spans.geometry())) };
+        let spans = unsafe { self.spans() };
         // SAFETY: as above; the header is still this domain's.
         unsafe { (&raw mut (*self.header.as_ptr()).magic).write(0) };
-        for first in firsts {
-            self.spans.give_back(first);
+        // The first span last: the domain's name is its address.
+        for span in spans.into_iter().rev() {
+            self.spans.give_back(span.first);
         }
+    }
+
+    /// The spans that it has, its first one first. Stores to nothing.
+    ///
+    /// # Safety
+    /// As for [`Domain::contains`].
+    pub(crate) unsafe fn spans(self) -> Vec<SpanRange> {
+        // SAFETY: this function's caller promises what `with_arena` asks for.
+        unsafe { self.with_arena(|arena, spans| arena.spans(spans.geometry(), self.base())) }
     }
 
     /// Runs `work` with the arena, alone in this process.

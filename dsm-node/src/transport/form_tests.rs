@@ -400,21 +400,6 @@ fn a_dead_peer_is_unreachable_from_both_sides_in_bounded_time() {
 }
 
 #[test]
-fn a_peer_that_was_given_up_learns_so_when_it_calls() {
-    let mut meshes = form_well(formations(2, Kind::Unix));
-    link(&mut meshes[0], 1).detach();
-    link(&mut meshes[1], 0).detach();
-    meshes[0].reconnect.give_up(NodeId(1));
-    meshes[1].reconnect.begin(NodeId(0));
-    let incoming = meshes[1].incoming.recv_timeout(PATIENCE).expect("an answer comes");
-    assert!(
-        matches!(&incoming, Incoming::PeerUnreachable { peer: NodeId(0), cause } if cause.contains("given up")),
-        "{incoming:?}"
-    );
-    assert!(matches!(stranger(&meshes[0]), Incoming::Refused { refusal: Refusal::GivenUp { .. }, .. }));
-}
-
-#[test]
 fn a_node_does_not_listen_where_strangers_can_reach_it() {
     let open = Endpoint::Tcp { host: "0.0.0.0".to_owned(), port: 0 };
     let error = form(formation(0, 2, Kind::Tcp, &open, None)).err().expect("it has no credentials");

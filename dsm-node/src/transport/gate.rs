@@ -8,7 +8,7 @@ use super::handshake::{Habitat, Hello, Purpose, Refusal, Subject, Terms, VERSION
 use super::stream::{KEEPALIVE_IDLE, KEEPALIVE_INTERVAL, Stream, USER_TIMEOUT};
 use crate::error::PATIENCE;
 use crossbeam_channel::Sender;
-use dsm_core::{Copyset, Incarnation, NodeId};
+use dsm_core::{Incarnation, NodeId};
 use nix::sys::eventfd::EventFd;
 use parking_lot::Mutex;
 use std::sync::Arc;
@@ -152,8 +152,6 @@ struct State {
     cluster: Option<Cluster>,
     /// Peers that are to call again, and until when.
     awaited: Vec<(NodeId, Instant)>,
-    /// Peers that this node goes on without.
-    given_up: Copyset,
 }
 
 impl Gate {
@@ -237,9 +235,6 @@ impl Gate {
         if member.incarnation != hello.incarnation {
             return Err(Refusal::Stale { rank, known: member.incarnation, found: hello.incarnation });
         }
-        if state.given_up.contains(rank) {
-            return Err(Refusal::GivenUp { rank });
-        }
         self.terms.compare(self.rank, &hello.terms)
     }
 
@@ -253,12 +248,6 @@ impl Gate {
         };
         let unknown = self.check_rank(rank).is_err();
         (refusal, self.state.lock().joins.clone().filter(|_| !unknown))
-    }
-
-    /// This node goes on without `peer`, which is told so when it calls: what it says would not be answered.
-    pub fn give_up(&self, peer: NodeId) {
-        let mut state = self.state.lock();
-        state.given_up = state.given_up.with(peer);
     }
 
     /// Gives `peer` until then to call again.

@@ -217,12 +217,6 @@ pub(crate) enum Refusal {
         /// The caller's.
         found: Incarnation,
     },
-    /// The caller was out of reach for too long, and this node goes on without it.
-    #[error("{rank} was out of reach for too long, and was given up")]
-    GivenUp {
-        /// The caller.
-        rank: NodeId,
-    },
     /// The caller belongs to another cluster.
     #[error("this is a node of another cluster")]
     OtherCluster,
@@ -327,7 +321,6 @@ impl Refusal {
             other @ (Refusal::Taken { .. }
             | Refusal::NoSuchRank { .. }
             | Refusal::Stale { .. }
-            | Refusal::GivenUp { .. }
             | Refusal::OtherCluster
             | Refusal::NotRendezvous
             | Refusal::Address(_)) => {
@@ -352,7 +345,6 @@ impl Refusal {
             other @ (Refusal::Taken { .. }
             | Refusal::NoSuchRank { .. }
             | Refusal::Stale { .. }
-            | Refusal::GivenUp { .. }
             | Refusal::OtherCluster
             | Refusal::NotRendezvous
             | Refusal::Address(_)) => {

@@ -96,14 +96,6 @@ impl Reconnector {
             shared.gate.note_call(peer);
         }
     }
-
-    /// This node goes on without `peer`: it is not let in any more, and learns so when it calls. Otherwise a peer that
-    /// was merely out of reach would believe in a link on which nobody answers.
-    pub fn give_up(&self, peer: NodeId) {
-        if let Some(shared) = &self.shared {
-            shared.gate.give_up(peer);
-        }
-    }
 }
 
 impl Shared {
