@@ -210,7 +210,8 @@ impl Plan {
                     }
                 }
                 When::Idle => {
-                    let left: Vec<u32> = (0..self.case.nodes).filter(|rank| running.is_running(*rank)).collect();
+                    let before = &self.victims[..index];
+                    let left: Vec<u32> = (0..self.case.nodes).filter(|rank| !before.contains(rank)).collect();
                     left.iter().for_each(|rank| running.await_at(*rank, &format!("idle {rests}")));
                     rests += 1;
                     running.kill(victim);

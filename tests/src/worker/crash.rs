@@ -260,7 +260,7 @@ fn tell_all(name: &str, numbers: [u64; RANKS]) {
     fact(name, numbers.map(|number| number.to_string()).join(","));
 }
 
-fn tell_stats(dsm: &Dsm) {
+pub(super) fn tell_stats(dsm: &Dsm) {
     let stats = dsm.stats();
     fact("lost pages", stats.lost_pages);
     fact("refused messages", stats.refused_messages);
