@@ -15,6 +15,8 @@ pub(crate) mod stuck;
 pub use report::{NodeReport, Report};
 
 use dsm_node::launch::{Cluster, Ending, Launch, Line, Output, Signal, Stream, TransportKind};
+use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::fmt::Display;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
@@ -22,6 +24,9 @@ use std::time::{Duration, Instant};
 
 /// What a scenario may take unless it says otherwise: many times what it takes on two noisy cores.
 const BUDGET_DEFAULT: Duration = Duration::from_secs(60);
+
+/// Ends are not announced on the lines' channel, nor is silence: so often it is looked for them.
+const LOOK: Duration = Duration::from_millis(5);
 
 /// What a line begins with that says what a worker is about to do.
 pub const AT: &str = "at: ";
@@ -43,6 +48,7 @@ pub struct Scenario {
     name: String,
     nodes: u32,
     budget: Duration,
+    silence: Option<Duration>,
     launch: Launch,
 }
 
@@ -51,9 +57,14 @@ pub struct Running {
     name: String,
     started: Instant,
     budget: Duration,
+    silence: Option<Duration>,
     cluster: Cluster,
     lines: Receiver<Line>,
     said: Vec<Vec<Line>>,
+    /// When each node was heard last; what does not matter of one that is kept from saying anything.
+    heard: Vec<Instant>,
+    /// The nodes that may be silent.
+    excused: RefCell<BTreeSet<u32>>,
 }
 
 impl Scenario {
@@ -63,6 +74,7 @@ impl Scenario {
             name: name.to_owned(),
             nodes: 1,
             budget: BUDGET_DEFAULT,
+            silence: None,
             launch: Launch::new(worker).arg(name).env("RUST_BACKTRACE", "0"),
         }
     }
@@ -74,7 +86,7 @@ impl Scenario {
         let script = format!("exec \"${PROGRAM}\" \"$@\"");
         let launch = Launch::new("/bin/sh").args(["-c", &script, "sh", name]);
         let launch = launch.env(PROGRAM, worker).env_of(rank, PROGRAM, other);
-        Scenario { name: name.to_owned(), nodes: 1, budget: BUDGET_DEFAULT, launch }
+        Scenario { name: name.to_owned(), nodes: 1, budget: BUDGET_DEFAULT, silence: None, launch }
     }
 
     /// On so many nodes.
@@ -136,6 +148,12 @@ impl Scenario {
         self
     }
 
+    /// It fails if a node that runs, and is not frozen, says nothing for so long: then it hangs.
+    pub fn silence(mut self, silence: Duration) -> Scenario {
+        self.silence = Some(silence);
+        self
+    }
+
     /// Starts the nodes.
     ///
     /// # Panics
@@ -146,8 +164,17 @@ impl Scenario {
         let launch = self.launch.output(Output::Lines(sender)).grace(self.budget);
         let started = Instant::now();
         let cluster = launch.spawn().unwrap_or_else(|error| panic!("{}: {error}", self.name));
-        let said = vec![Vec::new(); self.nodes as usize];
-        Running { name: self.name, started, budget: self.budget, cluster, lines, said }
+        Running {
+            name: self.name,
+            started,
+            budget: self.budget,
+            silence: self.silence,
+            cluster,
+            lines,
+            said: vec![Vec::new(); self.nodes as usize],
+            heard: vec![started; self.nodes as usize],
+            excused: RefCell::new(BTreeSet::new()),
+        }
     }
 
     /// Runs the nodes to their end; all must end well.
@@ -232,6 +259,38 @@ impl Running {
         }
     }
 
+    /// Waits until `rank` has said of `name` that it is `least` or more. False if it ends before that.
+    ///
+    /// # Panics
+    /// If the budget is over before that.
+    pub fn await_count(&mut self, rank: u32, name: &str, least: u64) -> bool {
+        let has_come = |this: &Running| {
+            let mut facts = this.said[rank as usize].iter().rev().filter_map(|line| line.text.split_once('='));
+            let found = facts.find(|(found, _)| *found == name).and_then(|(_, value)| value.parse::<u64>().ok());
+            found.is_some_and(|found| found >= least)
+        };
+        self.await_that(|this| has_come(this) || !this.is_running(rank));
+        has_come(self)
+    }
+
+    /// Whether the process of `rank` has not ended.
+    #[must_use]
+    pub fn is_running(&self, rank: u32) -> bool {
+        self.cluster.pid(rank).is_some()
+    }
+
+    /// Lets a frozen node go on.
+    pub fn thaw(&mut self, rank: u32) {
+        self.heard[rank as usize] = Instant::now();
+        self.excused.borrow_mut().remove(&rank);
+        self.cluster.signal(rank, Signal::SIGCONT);
+    }
+
+    /// From now on `rank` may be silent: it is stopped, or waits for the harness.
+    pub fn excuse(&self, rank: u32) {
+        self.excused.borrow_mut().insert(rank);
+    }
+
     /// Waits until the process of `rank` has ended.
     ///
     /// # Panics
@@ -242,8 +301,6 @@ impl Running {
 
     /// Waits for something that may come to pass without a line.
     fn await_that(&mut self, has_come: impl Fn(&Running) -> bool) {
-        /// Ends are not announced on the lines' channel. Nothing else waits on this look.
-        const LOOK: Duration = Duration::from_millis(5);
         while !has_come(self) {
             self.left();
             match self.lines.recv_timeout(LOOK) {
@@ -281,6 +338,7 @@ impl Running {
     /// # Panics
     /// If it has ended, or the budget is over before it stands still.
     pub fn freeze(&self, rank: u32) {
+        self.excuse(rank);
         self.cluster.signal(rank, Signal::SIGSTOP);
         // The signal is sent, but a thread that runs on another core stops a little later.
         while !stuck::is_stopped(self.pid(rank)) {
@@ -330,16 +388,23 @@ impl Running {
     }
 
     fn keep(&mut self, line: Line) {
+        self.heard[line.rank as usize] = Instant::now();
         self.said[line.rank as usize].push(line);
     }
 
-    /// What is left of the budget; fails the test if nothing is.
+    /// How long to wait before looking again; fails the test if the budget is over, or a node hangs.
     fn left(&self) -> Duration {
         let left = self.budget.saturating_sub(self.started.elapsed());
         if left.is_zero() {
             self.fail(&format!("not done within {} s", self.budget.as_secs_f32()));
         }
-        left
+        let Some(silence) = self.silence else { return left };
+        for (rank, heard) in (0..).zip(&self.heard) {
+            if heard.elapsed() >= silence && !self.excused.borrow().contains(&rank) && self.is_running(rank) {
+                self.fail(&format!("rank {rank} has said nothing for {} s", silence.as_secs_f32()));
+            }
+        }
+        left.min(LOOK)
     }
 
     /// Ends all nodes and fails the test, saying what each was at.
