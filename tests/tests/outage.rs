@@ -208,7 +208,8 @@ fn what_went_with_its_only_buddy_is_lost_and_nothing_else() {
     }
     (2..NODES).for_each(|rank| running.go(rank));
     let report = running.finish();
-    let told = report.nodes[NODES as usize - 1].stderr.iter().filter(|line| line.contains("the page is lost"));
+    let told =
+        report.nodes[NODES as usize - 1].stderr.iter().filter(|line| line.contains("the page is lost"));
     assert_eq!(told.count(), 1, "{report}");
     report.expect_code(NODES as usize - 1, DOOMED);
     for rank in 2..NODES as usize {
@@ -267,7 +268,8 @@ fn two_nested_locks_are_undone_together_behind_any_store() {
 
 #[test]
 fn nodes_end_with_their_launcher() {
-    let mut launcher = Command::new(WORKER).arg("launcher").stdout(Stdio::piped()).spawn().expect("it starts");
+    let mut launcher =
+        Command::new(WORKER).arg("launcher").stdout(Stdio::piped()).spawn().expect("it starts");
     let mut lines = BufReader::new(launcher.stdout.take().expect("piped")).lines().map_while(Result::ok);
     let (mut pids, mut working) = (Vec::new(), 0);
     while pids.len() < 3 || working < 3 {

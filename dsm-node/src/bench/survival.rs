@@ -146,7 +146,9 @@ fn figures_of(cluster: Cluster) -> Result<Map<String, Value>> {
 fn await_ready(cluster: &Cluster, received: &Receiver<Line>) -> Result<()> {
     let mut ready = 0;
     while ready < NODES {
-        let late = |_| Error::Argument(format!("the nodes were not ready in time: {}", cluster.wait(Duration::ZERO)));
+        let late = |_| {
+            Error::Argument(format!("the nodes were not ready in time: {}", cluster.wait(Duration::ZERO)))
+        };
         let line = received.recv_timeout(PATIENCE).map_err(late)?;
         ready += u32::from(line.text == READY);
     }

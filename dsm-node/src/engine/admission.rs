@@ -42,8 +42,13 @@ pub(super) fn be_admitted(
     candidate: Candidate,
     settings: Settings,
 ) -> Result<Admission> {
-    let contacts: Vec<VoterId> =
-        mesh.links.iter().flatten().filter(|link| link.is_attached()).map(|link| VoterId::Node(link.peer())).collect();
+    let contacts: Vec<VoterId> = mesh
+        .links
+        .iter()
+        .flatten()
+        .filter(|link| link.is_attached())
+        .map(|link| VoterId::Node(link.peer()))
+        .collect();
     let membership = Membership::joining(super::timers::now(), candidate, settings, contacts);
     let mut waiting = Waiting { mesh, region, membership, intents: Vec::new(), said: Vec::new() };
     waiting.tell(Fact::Tick);
@@ -86,7 +91,9 @@ impl Waiting<'_> {
                     return Ok(Some(view));
                 }
                 Intent::NoQuorum => {
-                    return Err(refused("they did not agree to let it in within the time that a change may take"));
+                    return Err(refused(
+                        "they did not agree to let it in within the time that a change may take",
+                    ));
                 }
                 Intent::Evicted { .. } | Intent::Left => {
                     return Err(refused("they had let it in, and have gone on without it since"));

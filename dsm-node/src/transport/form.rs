@@ -16,8 +16,7 @@ use super::acceptor::{Acceptor, HANDSHAKE_PATIENCE};
 use super::endpoint::{Endpoint, Kind};
 use super::gate::{Cluster, Gate, Incoming, Joiner, Member, Notifier};
 use super::handshake::{
-    Answer, Habitat, HandshakeError, Outcome, Purpose, Refusal, Subject, Terms, VERSION, encode, hear,
-    tell,
+    Answer, Habitat, HandshakeError, Outcome, Purpose, Refusal, Subject, Terms, VERSION, encode, hear, tell,
 };
 use super::link::Link;
 use super::reconnect::{CallError, Reconnector, back_off, call, hello};
@@ -174,7 +173,11 @@ impl Former {
         let Formation { incarnation, habitat, witness, .. } = self.formation;
         if self.formation.terms.nodes == 1 && self.formation.rendezvous_listener.is_none() {
             let peers = BTreeMap::from([(rank, Peer { incarnation, habitat })]);
-            return Ok(self.into_mesh(Reconnector::idle(), None, Formed { peers, witness, runs: false, nodes: 1 }));
+            return Ok(self.into_mesh(
+                Reconnector::idle(),
+                None,
+                Formed { peers, witness, runs: false, nodes: 1 },
+            ));
         }
         let (gate, acceptor, cluster) = if rank == NodeId::COORDINATOR {
             self.host()?
@@ -532,7 +535,8 @@ impl Former {
         let mut pauses = back_off();
         loop {
             let left = self.deadline.saturating_duration_since(Instant::now());
-            let purpose = Purpose::Link { cluster: cluster.id, received_through: gate.received_through(peer) };
+            let purpose =
+                Purpose::Link { cluster: cluster.id, received_through: gate.received_through(peer) };
             let hello = hello(gate, purpose, String::new());
             let cause = match call(&hello, peer, member, left.min(HANDSHAKE_PATIENCE)) {
                 Ok(connected) => return Ok(connected),

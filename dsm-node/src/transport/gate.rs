@@ -93,7 +93,9 @@ impl Notifier {
     /// Hands `incoming` over. Reports about strangers are dropped while too many wait; a connection never is.
     pub fn tell(&self, incoming: Incoming) {
         let dispensable = match incoming {
-            Incoming::Reconnected { .. } | Incoming::Entered { .. } | Incoming::PeerUnreachable { .. } => false,
+            Incoming::Reconnected { .. } | Incoming::Entered { .. } | Incoming::PeerUnreachable { .. } => {
+                false
+            }
             Incoming::Refused { .. } | Incoming::Garbage { .. } => true,
         };
         if dispensable && self.sender.len() >= REPORTS_MAX {

@@ -61,7 +61,17 @@ pub const CASES: &[Case] = &[
     lossy("second during re-replication, one replica", 5, 1, &[any(When::AtWork), any(at("resume", 1, 1))]),
     one("two at once", 5, 2, &[any(When::AtWork), any(When::AtOnce)]),
     lossy("owner and buddy together", 5, 1, &[any(When::AtWork), buddy(When::AtOnce)]),
-    lossy("lock holder and home together", 5, 1, &[any(at("received:LockGrant", 3, 30)), any(at("send:LockGrant", 3, 30))]),
-    one("holder and home together, two replicas", 5, 2, &[any(at("received:LockGrant", 3, 30)), any(at("send:LockGrant", 3, 30))]),
+    lossy(
+        "lock holder and home together",
+        5,
+        1,
+        &[any(at("received:LockGrant", 3, 30)), any(at("send:LockGrant", 3, 30))],
+    ),
+    one(
+        "holder and home together, two replicas",
+        5,
+        2,
+        &[any(at("received:LockGrant", 3, 30)), any(at("send:LockGrant", 3, 30))],
+    ),
     one("one by one to the last", 4, 1, &[any(When::Idle), any(When::Idle), any(When::Idle)]),
 ];

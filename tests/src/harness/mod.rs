@@ -265,8 +265,10 @@ impl Running {
     /// If the budget is over before that.
     pub fn await_count(&mut self, rank: u32, name: &str, least: u64) -> bool {
         let has_come = |this: &Running| {
-            let mut facts = this.said[rank as usize].iter().rev().filter_map(|line| line.text.split_once('='));
-            let found = facts.find(|(found, _)| *found == name).and_then(|(_, value)| value.parse::<u64>().ok());
+            let mut facts =
+                this.said[rank as usize].iter().rev().filter_map(|line| line.text.split_once('='));
+            let found =
+                facts.find(|(found, _)| *found == name).and_then(|(_, value)| value.parse::<u64>().ok());
             found.is_some_and(|found| found >= least)
         };
         self.await_that(|this| has_come(this) || !this.is_running(rank));

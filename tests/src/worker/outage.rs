@@ -1,7 +1,9 @@
 //! Nodes that are cut off, and pages that are lost with all who had them.
 
 use super::cluster::meet;
-use super::crash::{Common, Seen, await_replicated, common, count, own, settle, tell_stats, watch_views, work};
+use super::crash::{
+    Common, Seen, await_replicated, common, count, own, settle, tell_stats, watch_views, work,
+};
 use super::{Arguments, Outcome, Scenario, at, await_go, fact};
 use crate::harness::TOLD;
 use dsm_node::launch::{Launch, TransportKind};
