@@ -11,22 +11,23 @@
 
 use super::acceptor::HANDSHAKE_PATIENCE;
 use super::endpoint::Endpoint;
-use super::form::Former;
+use super::form::{Former, LEASES_UNTIL_FREE};
 use super::gate::{Cluster, Gate, Member};
-use super::handshake::{Purpose, Running};
+use super::handshake::{Hello, Purpose, Refusal, Running};
 use super::link::Link;
-use super::reconnect::{call, hello};
+use super::reconnect::{CallError, back_off, call, hello};
 use super::stream::Stream;
 use crate::error::Error;
 use dsm_core::NodeId;
 use dsm_core::limits::NODES_MAX;
+use std::collections::BTreeMap;
 use std::time::Instant;
 
 impl Former {
     /// The cluster that `host` tells of.
     pub(super) fn read_running(&self, running: Running, host: &Stream) -> Result<Cluster, Error> {
         let Running { cluster, nodes, witness, peers } = running;
-        let mut members = std::collections::BTreeMap::new();
+        let mut members = BTreeMap::new();
         for (rank, incarnation, text, habitat) in peers {
             let endpoint: Endpoint =
                 text.parse().map_err(|error| self.fail(format!("its table: {error}")))?;
@@ -51,10 +52,10 @@ impl Former {
             // A page fits into memory, so its size fits.
             let mut link = Link::new(*peer, self.formation.terms.page_size as usize);
             gate.count_in(*peer, link.received_handle());
-            let left = self.deadline.saturating_duration_since(Instant::now());
-            let connected = call(&hello, *peer, member, left.min(HANDSHAKE_PATIENCE))
+            let connected = self
+                .call_until_free(&hello, *peer, member)
                 .map_err(|error| error.to_string())
-                .and_then(|(stream, _)| link.attach(stream, 0).map_err(|error| error.to_string()));
+                .and_then(|stream| link.attach(stream, 0).map_err(|error| error.to_string()));
             if let Err(cause) = connected {
                 failures.push(format!("{peer} at {}: {cause}", member.endpoint));
             }
@@ -72,5 +73,21 @@ impl Former {
             return Err(self.fail(format!("no member can be reached: {}", failures.join("; "))));
         }
         Ok(())
+    }
+
+    /// Calls a member. One that has not heard yet that this node's predecessor is gone, will in a moment.
+    fn call_until_free(&self, hello: &Hello, peer: NodeId, member: &Member) -> Result<Stream, CallError> {
+        let freed_by = self.deadline.min(Instant::now() + hello.terms.lease * LEASES_UNTIL_FREE);
+        let mut pauses = back_off();
+        loop {
+            let left = self.deadline.saturating_duration_since(Instant::now());
+            match call(hello, peer, member, left.min(HANDSHAKE_PATIENCE)) {
+                Ok((stream, _)) => return Ok(stream),
+                Err(CallError::Refused(Refusal::Taken { .. })) if Instant::now() < freed_by => {
+                    std::thread::sleep(pauses.next().unwrap_or_default());
+                }
+                Err(error) => return Err(error),
+            }
+        }
     }
 }

@@ -38,7 +38,7 @@ const OUTCOME_PATIENCE: Duration = Duration::from_secs(1);
 
 /// A process whose rank another has asks again for so many leases: one for the other to be missed, one for the members to
 /// agree, and one to spare.
-const LEASES_UNTIL_FREE: u32 = 3;
+pub(super) const LEASES_UNTIL_FREE: u32 = 3;
 
 /// What a node brings to the forming of its cluster.
 pub(crate) struct Formation {
