@@ -219,7 +219,10 @@ impl Dsm {
             Some(Reply::Left) => Ok(()),
             Some(other) => Err(Error::unexpected("a leave", other)),
             // What it has is kept by others then, as if it had died.
-            None => self.node.sync(),
+            None => match await_reply(&self.node.start(Command::Sync)?, patience)? {
+                Reply::Synced => Ok(()),
+                other => Err(Error::unexpected("a leave", other)),
+            },
         }
     }
 
@@ -293,12 +296,15 @@ impl std::fmt::Debug for Dsm {
 }
 
 fn await_leave(waiting: &Waiting<'_>, patience: Option<Duration>) -> Result<()> {
-    let late = || Error::io("waiting for the other nodes to be done", ErrorKind::TimedOut);
-    let reply = waiting.wait_timeout(patience.unwrap_or(Duration::MAX))?.ok_or_else(late)?;
-    match reply {
+    match await_reply(waiting, patience)? {
         Reply::Left => Ok(()),
         other => Err(Error::unexpected("a leave", other)),
     }
+}
+
+fn await_reply(waiting: &Waiting<'_>, patience: Option<Duration>) -> Result<Reply> {
+    let late = || Error::io("waiting for the other nodes to be done", ErrorKind::TimedOut);
+    waiting.wait_timeout(patience.unwrap_or(Duration::MAX))?.ok_or_else(late)
 }
 
 /// A type's name where this program knows one with that layout, and the layout's number in any case.
