@@ -7,6 +7,7 @@ use super::steps::Step;
 use super::{Cluster, Rule};
 use stateright::{Checker, Expectation, HasDiscoveries, Model, Path, Property};
 use std::fmt;
+use std::hash::Hash;
 
 /// A configuration of which every state was seen, and all was as it must be.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -42,14 +43,44 @@ impl std::error::Error for Counterexample {}
 /// # Errors
 /// The shortest run that breaks a rule; or, without steps, a race that was never seen.
 pub fn exhaust(configuration: &Configuration) -> Result<Exhausted, Box<Counterexample>> {
-    let checker = Cluster::new(configuration, None)
-        .checker()
-        .finish_when(HasDiscoveries::AnyFailures)
-        .spawn_bfs()
-        .join();
+    exhaust_model(|| Cluster::new(configuration, None))
+}
+
+/// A model whose runs can be shown.
+pub(super) trait Checked:
+    Model<
+        State: Clone + fmt::Debug + Hash + PartialEq + Send + Sync,
+        Action: Copy + fmt::Debug + PartialEq + Send + Sync,
+    > + Send
+    + Sync
+    + 'static
+{
+    /// A step, in words.
+    fn line(&self, state: &Self::State, step: Self::Action) -> String;
+
+    /// The rule that was broken on the way to a state, and how.
+    fn broken(state: &Self::State) -> Option<String>;
+}
+
+impl Checked for Cluster {
+    fn line(&self, state: &State, step: Step) -> String {
+        line(self, state, step)
+    }
+
+    fn broken(state: &State) -> Option<String> {
+        state.broken.as_ref().map(|(rule, what)| format!("{rule:?}: {what}"))
+    }
+}
+
+/// Tries everything that may happen in a model.
+///
+/// # Errors
+/// As of [`exhaust`].
+pub(super) fn exhaust_model<M: Checked>(model: impl Fn() -> M) -> Result<Exhausted, Box<Counterexample>> {
+    let checker = model().checker().finish_when(HasDiscoveries::AnyFailures).spawn_bfs().join();
     // Asked for again, it is the shortest.
     if failure(&checker).is_some()
-        && let Some(found) = counterexample(configuration, None)
+        && let Some(found) = shortest(&model)
     {
         return Err(Box::new(found));
     }
@@ -63,10 +94,14 @@ pub fn exhaust(configuration: &Configuration) -> Result<Exhausted, Box<Counterex
 
 /// The shortest run in which `mutant` breaks a rule, if any does.
 pub fn counterexample(configuration: &Configuration, mutant: Option<Mutant>) -> Option<Counterexample> {
+    shortest(|| Cluster::new(configuration, mutant))
+}
+
+/// The shortest run of a model in which a rule is broken, if any is.
+pub(super) fn shortest<M: Checked>(model: impl Fn() -> M) -> Option<Counterexample> {
     let mut shortest: Option<Counterexample> = None;
     loop {
-        let mut checker =
-            Cluster::new(configuration, mutant).checker().finish_when(HasDiscoveries::AnyFailures);
+        let mut checker = model().checker().finish_when(HasDiscoveries::AnyFailures);
         // The checker works in blocks, and keeps the last failure of a block, not the first. So it is asked for a
         // shorter one until there is none. It counts states, which are one more than steps.
         if let Some(found) = &shortest {
@@ -82,7 +117,7 @@ pub fn counterexample(configuration: &Configuration, mutant: Option<Mutant>) -> 
     }
 }
 
-fn failure(checker: &impl Checker<Cluster>) -> Option<(&'static str, Path<State, Step>)> {
+fn failure<M: Checked>(checker: &impl Checker<M>) -> Option<(&'static str, Path<M::State, M::Action>)> {
     let mut failures: Vec<_> = checker
         .discoveries()
         .into_iter()
@@ -94,22 +129,22 @@ fn failure(checker: &impl Checker<Cluster>) -> Option<(&'static str, Path<State,
 }
 
 /// The races that were not seen.
-fn unseen(checker: &impl Checker<Cluster>) -> Vec<&'static str> {
+fn unseen<M: Checked>(checker: &impl Checker<M>) -> Vec<&'static str> {
     let seen = checker.discoveries();
-    let wanted = |property: &Property<Cluster>| property.expectation == Expectation::Sometimes;
+    let wanted = |property: &Property<M>| property.expectation == Expectation::Sometimes;
     let properties = checker.model().properties().into_iter().filter(wanted);
     properties.map(|property| property.name).filter(|name| !seen.contains_key(name)).collect()
 }
 
 /// A run, a line for each step.
-fn lines(cluster: &Cluster, path: Path<State, Step>) -> Vec<String> {
+fn lines<M: Checked>(model: &M, path: Path<M::State, M::Action>) -> Vec<String> {
     let mut lines = Vec::new();
     for (state, step) in path.into_vec() {
         match step {
-            Some(step) => lines.push(line(cluster, &state, step)),
+            Some(step) => lines.push(model.line(&state, step)),
             None => {
-                if let (Some((rule, what)), Some(last)) = (&state.broken, lines.last_mut()) {
-                    *last = format!("{last}: {rule:?}: {what}");
+                if let (Some(broken), Some(last)) = (M::broken(&state), lines.last_mut()) {
+                    *last = format!("{last}: {broken}");
                 }
             }
         }

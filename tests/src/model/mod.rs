@@ -15,6 +15,7 @@ mod check;
 mod configuration;
 mod mutant;
 mod races;
+pub mod recovery;
 mod rules;
 mod state;
 mod steps;

@@ -50,7 +50,7 @@ impl<T: PartialEq> PartialEq for Shared<T> {
 }
 
 /// The same for equal values, in every run.
-fn hash_of(value: &impl Hash) -> u64 {
+pub(super) fn hash_of(value: &impl Hash) -> u64 {
     let mut hasher = DefaultHasher::new();
     value.hash(&mut hasher);
     hasher.finish()

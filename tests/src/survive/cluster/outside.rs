@@ -40,9 +40,7 @@ impl World {
                 let (lock, pages) = (self.plan.domains[domain].lock, self.plan.domains[domain].pages);
                 let owner = SpanOwner::Domain(lock.0);
                 let spans = vec![SpanRange { first: pages[1], pages: 1, owner }];
-                let call = self.name(node);
-                self.retire(node, index);
-                self.feed(node, Event::Command { call, command: Command::Cover { lock, spans } })
+                self.ask(node, index, Command::Cover { lock, spans })
             }
             Step::Unlock(domain) => {
                 let lock = self.plan.domains[domain].lock;
