@@ -70,9 +70,22 @@ cases! {
     home_that_resumes: "home that resumes",
     second_during_re_replication: "second during re-replication",
     second_during_re_replication_with_one_replica: "second during re-replication, one replica",
+    leader_during_a_view_change: "leader during a view change",
+    next_leader_during_a_view_change: "next leader during a view change",
     two_at_once: "two at once",
     owner_and_buddy_together: "owner and buddy together",
     lock_holder_and_home_together: "lock holder and home together",
     holder_and_home_together_with_two_replicas: "holder and home together, two replicas",
     one_by_one_to_the_last: "one by one to the last",
+}
+
+#[test]
+fn seeds_lose_tear_and_hang_nothing() {
+    const SEEDS: u64 = 6;
+    let mut total = Tally::default();
+    for seed in 0..SEEDS {
+        total.add(&Plan::random(seed).run(WORKER));
+    }
+    println!("{total}");
+    assert!(total.deaths > 0 && total.of_the_dead > 0, "{total}");
 }

@@ -69,8 +69,7 @@ fn crash(arguments: &Arguments) -> Outcome {
     let dsm = Dsm::join()?;
     let common = common(&dsm)?;
     let seen = Seen::default();
-    own(&common.before, &dsm).store(1, Ordering::Relaxed);
-    meet(&dsm, "all start at once")?;
+    let starters = start(&common, &dsm)?;
     watch_views(&dsm);
     at("working");
     let mut worked = forgive(work(&common, &dsm, &seen, 0..turns), may_lose)?;
@@ -85,7 +84,7 @@ fn crash(arguments: &Arguments) -> Outcome {
     }
     settle(&dsm)?;
     at("counting");
-    let counted = worked && forgive(count(&common, &dsm, &seen), may_lose)?;
+    let counted = worked && forgive(count(&common, &dsm, &seen, &starters), may_lose)?;
     fact("counted", u32::from(counted));
     meet(&dsm, "all have counted")?;
     at("leave");
@@ -106,6 +105,13 @@ pub(super) fn common(dsm: &Dsm) -> Result<Common, Error> {
         before: dsm.root_ref("before", words)?,
         made: dsm.root_ref("made", |_| Ok(Word { word: AtomicU64::new(rank + 1) }))?,
     })
+}
+
+/// Stores something before a barrier; who did as well.
+pub(super) fn start(common: &Common, dsm: &Dsm) -> Result<Vec<u32>, Error> {
+    own(&common.before, dsm).store(1, Ordering::Relaxed);
+    at("barrier: all start at once");
+    Ok(dsm.barrier()?.members)
 }
 
 /// Whether all is there that was asked for. What is lost is told, where something may be.
@@ -228,7 +234,7 @@ pub(super) fn settle(dsm: &Dsm) -> Outcome {
 }
 
 /// Counts what is there of each rank, and tells it.
-pub(super) fn count(common: &Common, dsm: &Dsm, seen: &Seen) -> Outcome {
+pub(super) fn count(common: &Common, dsm: &Dsm, seen: &Seen, starters: &[u32]) -> Outcome {
     let mut items = [0; RANKS];
     for value in common.list.lock()?.iter() {
         let (rank, turn) = ((value >> u32::BITS) as usize, value & u64::from(u32::MAX));
@@ -248,7 +254,9 @@ pub(super) fn count(common: &Common, dsm: &Dsm, seen: &Seen) -> Outcome {
         look(common, dsm, seen, rank)?;
         let cause = dsm.ensure(common.causes)?[rank].word.load(Ordering::Relaxed);
         assert!(cause >= items[rank], "rank {rank}: {} items, but {cause} before them", items[rank]);
-        let before = dsm.ensure(common.before)?[rank].word.load(Ordering::Relaxed);
+    }
+    for rank in starters {
+        let before = dsm.ensure(common.before)?[*rank as usize].word.load(Ordering::Relaxed);
         assert_eq!(before, 1, "what rank {rank} stored before the barrier");
     }
     let made = dsm.ensure(common.made)?.word.load(Ordering::Relaxed);

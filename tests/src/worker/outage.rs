@@ -1,7 +1,7 @@
 //! Nodes that are cut off, and pages that are lost with all who had them.
 
 use super::cluster::meet;
-use super::crash::{Common, Seen, await_replicated, common, count, own, settle, tell_stats, watch_views, work};
+use super::crash::{Common, Seen, await_replicated, common, count, settle, start, tell_stats, watch_views, work};
 use super::{Arguments, Outcome, Scenario, at, await_go, fact};
 use crate::harness::TOLD;
 use dsm_node::launch::{Launch, TransportKind};
@@ -26,8 +26,7 @@ fn partition(arguments: &Arguments) -> Outcome {
     let dsm = Dsm::join()?;
     let common = common(&dsm)?;
     let seen = Seen::default();
-    own(&common.before, &dsm).store(1, Ordering::Relaxed);
-    meet(&dsm, "all start at once")?;
+    let starters = start(&common, &dsm)?;
     watch_views(&dsm);
     at("working");
     work(&common, &dsm, &seen, 0..turns)?;
@@ -45,7 +44,7 @@ fn partition(arguments: &Arguments) -> Outcome {
     at("working on");
     work(&common, &dsm, &seen, turns..2 * turns)?;
     settle(&dsm)?;
-    count(&common, &dsm, &seen)?;
+    count(&common, &dsm, &seen, &starters)?;
     meet(&dsm, "all have counted")?;
     tell_stats(&dsm);
     at("leave");
