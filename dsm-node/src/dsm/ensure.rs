@@ -75,7 +75,8 @@ mod tests {
     fn the_pages_of_an_object_are_those_that_it_has_a_part_of() {
         let geometry = dsm().node().geometry;
         let (base, size) = (geometry.base().0 as usize, geometry.page_size() as usize);
-        let pages = |at, length| pages_of(&geometry, base + at, length).map(|page| page.0).collect::<Vec<_>>();
+        let pages =
+            |at, length| pages_of(&geometry, base + at, length).map(|page| page.0).collect::<Vec<_>>();
         assert_eq!(pages(5, 0), [0; 0]);
         assert_eq!(pages(5, 1), [0]);
         assert_eq!(pages(0, size), [0]);
@@ -93,11 +94,7 @@ mod tests {
         dsm().prefetch(&*object);
         let geometry = dsm().node().geometry;
         let page = geometry.page_of(Address(object.address() as u64)).unwrap();
-        fake::lose(dsm_core::Lost {
-            page,
-            last_owner: Some(dsm_core::NodeId(2)),
-            view: dsm_core::ViewId(9),
-        });
+        fake::lose(dsm_core::Lost { page, last_owner: Some(dsm_core::NodeId(2)), view: dsm_core::ViewId(9) });
         let address = geometry.address_of(page).0;
         let expected = Lost { page: page.0, address, last_owner: Some(2), view: 9 };
         match dsm().ensure(object) {
@@ -105,7 +102,9 @@ mod tests {
             other => panic!("expected Lost, not {other:?}"),
         }
         let said = Error::Lost(expected).to_string();
-        for words in [format!("page {:#x}", page.0), format!("{address:#x}"), "rank 2".into(), "view 9".into()] {
+        for words in
+            [format!("page {:#x}", page.0), format!("{address:#x}"), "rank 2".into(), "view 9".into()]
+        {
             assert!(said.contains(&words), "{said}");
         }
     }

@@ -123,7 +123,9 @@ impl Engine {
                 reply(lost.map_or(Reply::Ensured, Reply::Lost));
             }
             Command::Cover { lock, spans } => {
-                assert!(spans.iter().all(|span| self.region.find(span.first).is_ok_and(|it| it == Some(*span))));
+                assert!(
+                    spans.iter().all(|span| self.region.find(span.first).is_ok_and(|it| it == Some(*span)))
+                );
                 assert!(self.is_held(lock), "a section is covered while it is open");
                 reply(Reply::Covered);
             }

@@ -40,7 +40,11 @@ fn seeds(text: &str) -> Result<Range<u64>, String> {
     let (first, end) = text.split_once("..").ok_or_else(usage)?;
     let parse = |number: &str| number.parse::<u64>().map_err(|_| usage());
     let range = parse(first)?..parse(end)?;
-    if range.is_empty() { Err(format!("{text:?} has no seeds in it; write it as 0..1000")) } else { Ok(range) }
+    if range.is_empty() {
+        Err(format!("{text:?} has no seeds in it; write it as 0..1000"))
+    } else {
+        Ok(range)
+    }
 }
 
 fn main() -> ExitCode {
@@ -88,7 +92,8 @@ impl Failures {
         let has = |any: &[&str]| any.iter().any(|some| words.contains(some));
         self.hung += u64::from(has(&["has said nothing for", "not done within"]));
         self.lost += u64::from(has(&["are safe, and", "pages are lost", "is lost"]));
-        self.torn += u64::from(has(&["in part", "no prefix", "differ", "without its cause", "was seen, and is"]));
+        self.torn +=
+            u64::from(has(&["in part", "no prefix", "differ", "without its cause", "was seen, and is"]));
         self.all.push(plan.to_string());
     }
 }

@@ -137,7 +137,9 @@ fn every_byte(program: &str, step: u64, arguments: &Arguments) -> Outcome {
         let run = || nemesis::run_aimed(program, step, transport, replicas);
         match panic::catch_unwind(AssertUnwindSafe(run)) {
             Ok(counts) => outcome.counts.add(&counts),
-            Err(_) => outcome.failures.push(format!("every {step} bytes over {transport:?}, {replicas} replicas")),
+            Err(_) => {
+                outcome.failures.push(format!("every {step} bytes over {transport:?}, {replicas} replicas"))
+            }
         }
     }
     outcome

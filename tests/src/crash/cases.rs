@@ -67,7 +67,17 @@ pub const CASES: &[Case] = &[
     one("next leader during a view change", 5, 2, &[of(0, When::AtWork), of(1, When::Soon)]),
     one("two at once", 5, 2, &[any(When::AtWork), any(When::AtOnce)]),
     lossy("owner and buddy together", 5, 1, &[any(When::AtWork), buddy(When::AtOnce)]),
-    lossy("lock holder and home together", 5, 1, &[any(at("received:LockGrant", 3, 30)), any(at("send:LockGrant", 3, 30))]),
-    one("holder and home together, two replicas", 5, 2, &[any(at("received:LockGrant", 3, 30)), any(at("send:LockGrant", 3, 30))]),
+    lossy(
+        "lock holder and home together",
+        5,
+        1,
+        &[any(at("received:LockGrant", 3, 30)), any(at("send:LockGrant", 3, 30))],
+    ),
+    one(
+        "holder and home together, two replicas",
+        5,
+        2,
+        &[any(at("received:LockGrant", 3, 30)), any(at("send:LockGrant", 3, 30))],
+    ),
     one("one by one to the last", 4, 1, &[any(When::Idle), any(When::Idle), any(When::Idle)]),
 ];

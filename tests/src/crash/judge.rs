@@ -148,7 +148,8 @@ fn recoveries(report: &Report, dead: &[usize]) -> Vec<Duration> {
     let Some(last) = killed.and_then(|killed| killed.into_iter().max()) else { return Vec::new() };
     let resumed = |rank: usize| {
         let lines = report.nodes[rank].stdout.iter().rev();
-        let found = lines.filter_map(|line| line.strip_prefix("resumed in view ")?.split_once('=')?.1.parse().ok());
+        let found =
+            lines.filter_map(|line| line.strip_prefix("resumed in view ")?.split_once('=')?.1.parse().ok());
         found.map(Duration::from_nanos).next()
     };
     let alive = (0..report.nodes.len()).filter(|rank| !dead.contains(rank));

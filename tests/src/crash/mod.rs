@@ -235,15 +235,17 @@ impl Plan {
 impl std::fmt::Display for Plan {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Plan { case, seed, transport, .. } = self;
-        write!(f, "{:?}, seed {seed}: {} nodes, {} replicas, {transport}", case.name, case.nodes, case.replicas)?;
+        write!(
+            f,
+            "{:?}, seed {seed}: {} nodes, {} replicas, {transport}",
+            case.name, case.nodes, case.replicas
+        )?;
         for (index, victim) in self.victims.iter().enumerate() {
             match (&self.failpoints[index], case.deaths[index].when) {
                 (Some(failpoint), _) => write!(f, "; rank {victim} at {failpoint}")?,
-                (None, When::AtWork) => write!(
-                    f,
-                    "; rank {victim} {:?} after its item {}",
-                    self.later[index], self.items[index]
-                )?,
+                (None, When::AtWork) => {
+                    write!(f, "; rank {victim} {:?} after its item {}", self.later[index], self.items[index])?
+                }
                 (None, when) => write!(f, "; rank {victim} {when:?}")?,
             }
         }

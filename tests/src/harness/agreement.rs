@@ -27,8 +27,10 @@ impl Report {
     }
 
     fn check(&self, ranks: &[usize], round: u64, owners: Owners) {
-        let access: BTreeMap<usize, &[u8]> =
-            ranks.iter().map(|rank| (*rank, self.fact(*rank, &format!("access {round}")).as_bytes())).collect();
+        let access: BTreeMap<usize, &[u8]> = ranks
+            .iter()
+            .map(|rank| (*rank, self.fact(*rank, &format!("access {round}")).as_bytes()))
+            .collect();
         let mut directory = BTreeMap::new();
         for rank in ranks {
             read_directory(self.fact(*rank, &format!("directory {round}")), &mut directory);

@@ -128,12 +128,7 @@ fn prepare(dsm: &Dsm, victim: u32) -> Result<Pages, Error> {
 }
 
 /// Has `rank` make the object of a name.
-fn made_by<T: Shared>(
-    dsm: &Dsm,
-    rank: u32,
-    name: &str,
-    make: impl FnOnce() -> Result<T, Error>,
-) -> Outcome {
+fn made_by<T: Shared>(dsm: &Dsm, rank: u32, name: &str, make: impl FnOnce() -> Result<T, Error>) -> Outcome {
     if dsm.rank() == rank {
         dsm.root(name, |_| make())?;
     }

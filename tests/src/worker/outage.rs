@@ -1,7 +1,9 @@
 //! Nodes that are cut off, and pages that are lost with all who had them.
 
 use super::cluster::meet;
-use super::crash::{Common, Seen, await_replicated, common, count, settle, start, tell_stats, watch_views, work};
+use super::crash::{
+    Common, Seen, await_replicated, common, count, settle, start, tell_stats, watch_views, work,
+};
 use super::{Arguments, Outcome, Scenario, at, await_go, fact};
 use crate::harness::TOLD;
 use dsm_node::launch::{Launch, TransportKind};
@@ -16,9 +18,11 @@ pub(super) const SCENARIOS: &[(&str, Scenario)] =
 fn partition(arguments: &Arguments) -> Outcome {
     let (turns, first) = (arguments.number("turns"), arguments.number("first") as u32);
     let way = match arguments.text("way") {
-        "to" => Way::To,
-        "from" => Way::From,
-        "both" => Way::Both,
+        "to" => Some(Way::To),
+        "from" => Some(Way::From),
+        "both" => Some(Way::Both),
+        // The harness cuts the network itself.
+        "network" => None,
         other => panic!("there is no way {other:?}"),
     };
     let nemesis = Nemesis::install(Plan::quiet())?;
@@ -36,7 +40,9 @@ fn partition(arguments: &Arguments) -> Outcome {
     meet(&dsm, "everything is replicated")?;
     if dsm.rank() >= first {
         at("cut off");
-        (0..first).for_each(|peer| nemesis.close(peer, way));
+        if let Some(way) = way {
+            (0..first).for_each(|peer| nemesis.close(peer, way));
+        }
         return be_cut_off(&common, &dsm, arguments.number("raw") != 0);
     }
     at("waiting for a view without those that were cut off");
