@@ -6,7 +6,7 @@ use crate::heap::{self, spans::Spans, spans::testing::TestRegion};
 use crate::node::{Call, Caller, Node, Order};
 use crate::stats::Stats;
 use crossbeam_channel::{Receiver, Sender, unbounded};
-use dsm_core::{Address, CallId, Command, LockId, Lost, NodeId, Reply, RootAnswer, ViewId};
+use dsm_core::{Address, CallId, Command, LockId, Lost, NodeId, Reply, RootAnswer, SpanRange, ViewId};
 use nix::sys::eventfd::EventFd;
 use parking_lot::Mutex;
 use std::collections::{HashMap, VecDeque};
@@ -123,10 +123,11 @@ impl Engine {
                 reply(lost.map_or(Reply::Ensured, Reply::Lost));
             }
             Command::Cover { lock, spans } => {
-                assert!(
-                    spans.iter().all(|span| self.region.find(span.first).is_ok_and(|it| it == Some(*span)))
-                );
-                assert!(self.is_held(lock), "a section is covered while it is open");
+                let is_leased = |span: &SpanRange| {
+                    let leased = self.region.find(span.first).expect("the test region answers");
+                    leased.is_some_and(|leased| (leased.first, leased.pages) == (span.first, span.pages))
+                };
+                assert!(spans.iter().all(is_leased) && self.is_held(lock), "{lock:?} has {spans:?}");
                 reply(Reply::Covered);
             }
         }

@@ -3,12 +3,10 @@
 //! Ends with one line of counts; with exit 1 and the seed on a failure, with exit 2 on a usage error.
 
 use clap::Parser;
-use dsm_tests::survive::{self, Counts, Failure, Mutant, Options};
+use dsm_tests::survive::{self, Counts, Failure, Mutant, Options, sweep};
 use std::io::{self, Write};
 use std::ops::Range;
 use std::process::ExitCode;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard};
 use std::thread;
 
 /// Runs the protocol machine of whole clusters whose nodes die, in virtual time, over many seeds, and holds what
@@ -45,7 +43,8 @@ fn main() -> ExitCode {
     let options = Options { mutant: arguments.mutant, echo: arguments.trace };
     let range = arguments.seed.map_or(arguments.seeds.clone(), |seed| seed..seed + 1);
     let jobs = arguments.jobs.or_else(|| thread::available_parallelism().ok().map(Into::into)).unwrap_or(1);
-    let (counts, failures) = run_all(&range, &options, jobs.max(1), arguments.all);
+    let run = |seed| survive::run(seed, &options);
+    let (counts, failures) = sweep(&range, jobs.max(1), arguments.all, run, Counts::add);
     // A reader that closes the pipe early has seen enough.
     drop(print(&counts, &failures));
     if failures.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
@@ -64,44 +63,4 @@ fn print(counts: &Counts, failures: &[Failure]) -> io::Result<()> {
             writeln!(out, "{} failed; of those that did not: {counts}", failures.len())
         }
     }
-}
-
-/// Runs all seeds of the range. What was counted in those that ran clean, and the failures, the lowest seed's first;
-/// unless `all` are wanted, no seed is begun after one has failed.
-fn run_all(range: &Range<u64>, options: &Options, jobs: usize, all: bool) -> (Counts, Vec<Failure>) {
-    let next = AtomicU64::new(range.start);
-    let stop = AtomicU64::new(range.end);
-    let total = Mutex::new(Counts::default());
-    let failures = Mutex::new(Vec::new());
-    thread::scope(|scope| {
-        for _ in 0..jobs {
-            scope.spawn(|| {
-                loop {
-                    let seed = next.fetch_add(1, Ordering::Relaxed);
-                    // Seeds are handed out in order, so none below a failed one is left out.
-                    if seed >= stop.load(Ordering::Relaxed) {
-                        break;
-                    }
-                    match survive::run(seed, options) {
-                        Ok(counts) => lock(&total).add(&counts),
-                        Err(failure) => {
-                            if !all {
-                                stop.fetch_min(seed, Ordering::Relaxed);
-                            }
-                            lock(&failures).push(*failure);
-                        }
-                    }
-                }
-            });
-        }
-    });
-    let mut failures: Vec<Failure> = core::mem::take(&mut *lock(&failures));
-    failures.sort_by_key(|failure| failure.seed);
-    let counts = *lock(&total);
-    (counts, failures)
-}
-
-/// A lock is poisoned only by a panic, and what it guards is whole at every moment.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
 }

@@ -1,5 +1,6 @@
 //! A process's clock: it begins anywhere, and runs a little too fast or too slow.
 
+use crate::sim::Rng;
 use dsm_core::Time;
 
 /// Clocks of this simulation run too fast or too slow by so many parts in a million at most: two of them differ by less
@@ -7,6 +8,9 @@ use dsm_core::Time;
 pub const DRIFT_MILLIONTHS_MAX: i64 = 4_000;
 
 const MILLION: i128 = 1_000_000;
+
+/// Clocks begin below this many nanoseconds: some twenty minutes after their machines.
+const ORIGIN_MAX: u64 = 1 << 40;
 
 /// One process's clock.
 #[derive(Clone, Copy, Debug)]
@@ -18,6 +22,13 @@ pub struct Clock {
 }
 
 impl Clock {
+    /// A clock within the clock assumption.
+    pub fn draw(rng: &mut Rng) -> Clock {
+        let span = u64::try_from(2 * DRIFT_MILLIONTHS_MAX).unwrap_or(0);
+        let drift_millionths = i64::try_from(rng.below(span + 1)).unwrap_or(0) - DRIFT_MILLIONTHS_MAX;
+        Clock { origin: rng.below(ORIGIN_MAX), drift_millionths }
+    }
+
     /// What it shows at `real`, in nanoseconds of the simulation.
     #[must_use]
     pub fn shows(self, real: u64) -> Time {

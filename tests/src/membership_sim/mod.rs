@@ -13,9 +13,10 @@ mod tamper;
 mod world;
 
 pub use checks::{Checks, Counts};
+pub use clock::Clock;
 pub use mutant::{HIDES_ACCEPTANCE, Mutant, Rigged, SOUND};
 pub use network::Network;
-pub use plan::{Nemesis, Plan, carry_out};
+pub use plan::{Nemesis, Plan, carry_out, undo};
 pub use process::{End, Process};
 pub use world::{Happening, ProcessId, Step, Tracing, World, nanos};
 

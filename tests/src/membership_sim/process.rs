@@ -50,6 +50,33 @@ pub struct Process<S: ConfigStore> {
 }
 
 impl<S: ConfigStore> Process<S> {
+    /// A process at `now` of the simulation's time, in a view if it has `installed` one.
+    #[must_use]
+    pub fn new(
+        now: u64,
+        identity: Identity,
+        clock: Clock,
+        membership: Membership<S>,
+        installed: Option<ViewId>,
+    ) -> Process<S> {
+        Process {
+            identity,
+            frozen: Some(clock.shows(now)),
+            membership,
+            clock,
+            end: None,
+            stopped: None,
+            backlog: Vec::new(),
+            sluggish: 0,
+            disturbed: false,
+            installed,
+            alarm: 0,
+            consensus_sent: 0,
+            dies_at_consensus: None,
+            leaving: false,
+        }
+    }
+
     /// Whether it runs, or could go on.
     #[must_use]
     pub fn lives(&self) -> bool {

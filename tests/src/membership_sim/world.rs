@@ -1,7 +1,7 @@
 //! The simulated cluster: processes, what is on its way, and the order in which things happen. Virtual time, one seed.
 
 use super::checks::Checks;
-use super::clock::{Clock, DRIFT_MILLIONTHS_MAX};
+use super::clock::Clock;
 use super::mutant::Mutant;
 use super::network::Network;
 use super::process::{End, Process};
@@ -78,6 +78,9 @@ const TRACE_LINES: usize = 80;
 /// What the launcher takes to see a death: its least and its most, in nanoseconds.
 const PROOF_DELAY: (u64, u64) = (50_000, 5_000_000);
 
+/// How much too fast a clock is that breaks the clock assumption.
+const FAST_MILLIONTHS: i64 = 600_000;
+
 /// What others take to see that connections are closed.
 const CLOSED_DELAY: (u64, u64) = (20_000, 2_000_000);
 
@@ -149,11 +152,9 @@ impl<S: ConfigStore> World<S> {
     }
 
     fn clock(&mut self) -> Clock {
-        let span = u64::try_from(2 * DRIFT_MILLIONTHS_MAX).unwrap_or(0);
-        let drift = i64::try_from(self.rng.below(span + 1)).unwrap_or(0) - DRIFT_MILLIONTHS_MAX;
+        let clock = Clock::draw(&mut self.rng);
         let fast = self.mutant == Some(Mutant::FastClocks) && self.rng.chance(500);
-        let drift_millionths = if fast { 600_000 } else { drift };
-        Clock { origin: self.rng.below(1 << 40), drift_millionths }
+        if fast { Clock { drift_millionths: FAST_MILLIONTHS, ..clock } } else { clock }
     }
 
     fn add(
@@ -164,22 +165,7 @@ impl<S: ConfigStore> World<S> {
         installed: Option<dsm_core::ViewId>,
     ) {
         let process = self.processes.len();
-        self.processes.push(Process {
-            identity,
-            frozen: Some(clock.shows(self.now)),
-            membership,
-            clock,
-            end: None,
-            stopped: None,
-            backlog: Vec::new(),
-            sluggish: 0,
-            disturbed: false,
-            installed,
-            alarm: 0,
-            consensus_sent: 0,
-            dies_at_consensus: None,
-            leaving: false,
-        });
+        self.processes.push(Process::new(self.now, identity, clock, membership, installed));
         self.schedule(0, Happening::Tell(process, Fact::Tick));
     }
 

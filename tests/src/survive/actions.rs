@@ -17,13 +17,22 @@ impl World {
     pub(super) fn carry_out(&mut self, node: NodeId, action: Action) -> Check {
         match action {
             Action::Protect { page, access } => {
+                let emptied = self.is_emptied(node);
                 let mapped = &mut self.node(node).access[slot(page)];
+                if emptied {
+                    *mapped = access.min(*mapped);
+                    return Ok(());
+                }
                 if *mapped <= access {
                     return Err(format!("{node} protects {page} to {access:?}, but it is mapped {mapped:?}"));
                 }
                 *mapped = access;
             }
             Action::Install { page, access, payload } => self.map(node, page, access, payload)?,
+            Action::Refresh { page, access } if self.is_emptied(node) => {
+                self.node(node).access[slot(page)] = access;
+                self.wake(node, page);
+            }
             Action::Refresh { page, access } => {
                 if self.node(node).access[slot(page)] != access {
                     return Err(format!("{node} refreshes {page} as {access:?}, which it is not"));
@@ -129,11 +138,12 @@ impl World {
     }
 
     fn map(&mut self, node: NodeId, page: PageId, access: Access, payload: Payload) -> Check {
+        let (emptied, held) = (self.is_emptied(node), self.is_held(node));
         let state = self.node(node);
         let mapped = state.access[slot(page)];
         let fits = match payload {
             Payload::Bytes | Payload::Zero => mapped == Access::None && access != Access::None,
-            Payload::Held => mapped == Access::Read && access == Access::Write,
+            Payload::Held => (mapped == Access::Read || emptied) && access == Access::Write,
         };
         if !fits || state.poisoned[slot(page)] {
             return Err(format!("{node} installs {page} as {access:?} with {payload:?} over {mapped:?}"));
@@ -146,6 +156,11 @@ impl World {
                 }
             }
             Payload::Held => {}
+        }
+        if held {
+            // Nobody may touch it now; who waits for it asks again.
+            self.map_later(node, page, access);
+            return Ok(());
         }
         state.access[slot(page)] = access;
         self.wake(node, page);

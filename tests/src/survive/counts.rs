@@ -29,6 +29,8 @@ pub struct Counts {
     pub barriers: u64,
     /// Stores to plain pages.
     pub stores: u64,
+    /// Instructions and calls that ended.
+    pub retired: u64,
     /// Pages whose holders were held against each other at rest.
     pub compared: u64,
 }
@@ -48,6 +50,7 @@ impl Counts {
         self.inherited += other.inherited;
         self.barriers += other.barriers;
         self.stores += other.stores;
+        self.retired += other.retired;
         self.compared += other.compared;
     }
 }

@@ -6,6 +6,7 @@ use super::node::{SimNode, slot};
 use super::plan::{Trigger, WORDS, When};
 use super::threads::COUNTER;
 use super::world::{Happening, World};
+use crate::membership_sim::End;
 use dsm_core::{Commit, Copyset, Event, Message, NodeId, PageId, RecordId, View};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -33,8 +34,12 @@ impl World {
             let at = if self.rng.chance(500) { self.now } else { self.after(ECHO_NS_MAX) };
             self.network.cut(node, other, at);
         }
-        let at = self.after(self.plan.notice);
-        self.schedule(at, Happening::Agreed);
+        if self.cluster.is_some() {
+            self.ended(node.index(), End::Killed);
+        } else {
+            let at = self.after(self.plan.notice);
+            self.schedule(at, Happening::Agreed);
+        }
     }
 
     /// A node does something at which it may be meant to die.
@@ -78,7 +83,10 @@ impl World {
             view
         };
         self.node(node).installed = id;
-        self.feed(node, Event::ViewInstalled(view))?;
+        self.handle(node, Event::ViewInstalled(view))?;
+        if self.cluster.is_some() {
+            return self.catch_up(node);
+        }
         let early = std::mem::take(&mut self.node(node).early);
         for said in early {
             if said.view > id {
@@ -118,17 +126,24 @@ impl World {
         let mut frames = BTreeMap::new();
         // Who dies between the conclusions and now is a member still, and what it left is the next view's business.
         let mut doomed = BTreeSet::new();
+        let mut hidden = BTreeSet::new();
         for page in self.pages() {
             self.directory_is_right(page, &members)?;
             if let Some((owner, frame)) = self.owner_of(page, &members)? {
                 frames.insert(page, frame);
-                if self.nodes[owner.index()].dead {
+                if self.nodes[owner.index()].dead || self.is_out(owner) {
                     doomed.insert(page);
+                }
+                if self.is_out(owner) {
+                    hidden.insert(page);
                 }
             }
         }
         let frame = |page: PageId| frames.get(&page).copied().unwrap_or([0; WORDS]);
-        self.oracle.recovered(&self.plan.plain, frame)?;
+        // One that lives and is out already may store what nobody will see.
+        let plain: Vec<PageId> =
+            self.plan.plain.iter().filter(|page| !hidden.contains(*page)).copied().collect();
+        self.oracle.recovered(&plain, frame)?;
         for (index, domain) in self.plan.domains.iter().enumerate() {
             if domain.pages.iter().any(|page| doomed.contains(page)) {
                 continue;
@@ -143,12 +158,15 @@ impl World {
     pub(super) fn poison(&mut self, node: NodeId, first: PageId, pages: u64) -> Check {
         for page in (first.0..first.0 + pages).map(PageId) {
             self.node(node).poisoned[slot(page)] = true;
-            let holds = |other: &SimNode| !other.dead && other.machine.owns(page);
-            if self.nodes.iter().any(holds) {
+            let holds = |(other, rank): (&SimNode, u16)| {
+                !other.dead && other.machine.owns(page) && !self.is_out(NodeId(rank))
+            };
+            if self.nodes.iter().zip(0..).any(holds) {
                 return Err(format!("{node} takes {page} for lost, which has a live owner"));
             }
             let survives = self.plan.view.replicas() as usize;
-            let dead = self.nodes.iter().filter(|node| node.dead).count();
+            let is_gone = |(node, rank): &(&SimNode, u16)| node.dead || self.is_out(NodeId(*rank));
+            let dead = self.nodes.iter().zip(0..).filter(is_gone).count();
             if dead <= survives {
                 return Err(format!(
                     "{page} is lost with {dead} deaths, though {survives} are to be survived"

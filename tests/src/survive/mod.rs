@@ -11,6 +11,7 @@
 //! must find, and `lies` how some of these are told.
 
 mod actions;
+pub mod cluster;
 mod counts;
 mod deaths;
 mod holders;
@@ -20,6 +21,7 @@ mod network;
 mod node;
 mod oracle;
 mod plan;
+mod sweep;
 mod threads;
 mod world;
 
@@ -29,6 +31,7 @@ pub use counts::Counts;
 use dsm_core::Time;
 pub use mutant::Mutant;
 use std::fmt;
+pub use sweep::sweep;
 use world::World;
 
 /// The outcome of a check: what went wrong, in words.
@@ -48,8 +51,8 @@ pub struct Options {
 pub struct Failure {
     /// The seed that replays it.
     pub seed: u64,
-    /// How it was run.
-    pub options: Options,
+    /// The command that runs it again.
+    pub replay: String,
     /// When it came to light.
     pub time: Time,
     /// What was wrong.
@@ -65,8 +68,7 @@ impl fmt::Display for Failure {
         for line in &self.trace {
             writeln!(f, "  {line}")?;
         }
-        write!(f, "replay: cargo run --release -p dsm-tests --bin survive -- --seed {seed} --trace")?;
-        self.options.mutant.map_or(Ok(()), |mutant| write!(f, " --mutant {mutant:?}"))
+        write!(f, "replay: {}", self.replay)
     }
 }
 
@@ -96,6 +98,15 @@ fn attempt(seed: u64, options: &Options, tracing: Tracing) -> Result<Counts, Box
     let (time, counts, trace) = world.into_parts();
     match outcome {
         Ok(()) => Ok(counts),
-        Err(what) => Err(Box::new(Failure { seed, options: *options, time, what, trace })),
+        Err(what) => {
+            let mutant = options.mutant.map(|mutant| format!("{mutant:?}"));
+            Err(Box::new(Failure { seed, replay: replay("survive", seed, mutant), time, what, trace }))
+        }
     }
+}
+
+/// The command that runs a seed again.
+fn replay(bin: &str, seed: u64, mutant: Option<String>) -> String {
+    let mutant = mutant.map_or(String::new(), |mutant| format!(" --mutant {mutant}"));
+    format!("cargo run --release -p dsm-tests --bin {bin} -- --seed {seed} --trace{mutant}")
 }

@@ -47,6 +47,8 @@ pub struct Said {
     pub view: ViewId,
     pub message: Message,
     pub body: Option<Frame>,
+    /// Whether its sender had a lease when it left.
+    pub leased: bool,
 }
 
 impl World {
@@ -57,7 +59,11 @@ impl World {
         } else if matches!(message, Message::Commit(Commit::End { .. })) {
             self.does(from, Trigger::Replicates);
         }
-        let said = Said { from, to, view, message, body };
+        let said = Said { from, to, view, message, body, leased: true };
+        if self.cluster.is_some() {
+            self.queue_up(said);
+            return;
+        }
         let said = match self.mutant {
             None => Some(said),
             Some(mutant) => self.lies(mutant, said),
@@ -69,7 +75,7 @@ impl World {
 
     pub(super) fn carry(&mut self, said: Said) {
         let (least, spread) = self.plan.way;
-        let at = self.now + Duration::from_nanos(least + self.rng.below(spread));
+        let at = self.now + Duration::from_nanos(least + self.rng.below(spread) + self.sluggishness(said.to));
         let at = self.network.in_order(said.from, said.to, at);
         self.schedule(at, Happening::Delivered(said));
     }
@@ -77,10 +83,13 @@ impl World {
     /// Puts words into the mouth of `from`; `to` hears them at once.
     pub(super) fn forge(&mut self, from: NodeId, to: NodeId, message: Message) {
         let view = self.nodes[to.index()].installed;
-        self.schedule(self.now + INSTANT, Happening::Delivered(Said { from, to, view, message, body: None }));
+        self.schedule(
+            self.now + INSTANT,
+            Happening::Delivered(Said { from, to, view, message, body: None, leased: true }),
+        );
     }
 
-    pub(super) fn deliver(&mut self, mut said: Said) -> Check {
+    pub(super) fn deliver(&mut self, said: Said) -> Check {
         let (from, to) = (said.from, said.to);
         if self.nodes[to.index()].dead {
             return Ok(());
@@ -89,9 +98,16 @@ impl World {
             self.break_off(&said);
             return Ok(());
         }
+        let Some(said) = self.pass(said) else { return Ok(()) };
+        self.hear(said)
+    }
+
+    /// What has come in whole is handed to the machine, if it is of the view that is installed.
+    pub(super) fn hear(&mut self, mut said: Said) -> Check {
+        let (from, to) = (said.from, said.to);
         let installed = self.nodes[to.index()].installed;
         if said.view < installed {
-            let heard = self.mutant == Some(Mutant::HearsOldViews) && self.view.members().contains(from);
+            let heard = self.hears_old_views() && self.view.members().contains(from);
             if !heard {
                 return Ok(());
             }
@@ -103,9 +119,18 @@ impl World {
                     said.view, said.message
                 ));
             }
-            self.node(to).early.push(said);
+            if self.cluster.is_some() {
+                self.postpone(said);
+            } else {
+                self.node(to).early.push(said);
+            }
             return Ok(());
         }
+        if self.is_held(to) {
+            self.postpone(said);
+            return Ok(());
+        }
+        self.is_fenced(&said)?;
         if self.mutant == Some(Mutant::CopiesLate)
             && let Message::Commit(Commit::Page { page, .. }) = said.message
             && !self.nodes[from.index()].twins.contains_key(&page)
@@ -123,7 +148,7 @@ impl World {
 
     /// The sender dies while the bytes behind a message go over the wire: some of them have come, and where they went
     /// they stay.
-    fn break_off(&mut self, said: &Said) {
+    pub(super) fn break_off(&mut self, said: &Said) {
         let Some(frame) = said.body.filter(|_| self.network.torn.insert((said.from, said.to))) else {
             return;
         };

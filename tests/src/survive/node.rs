@@ -2,7 +2,7 @@
 
 use super::network::Said;
 use super::plan::{Plan, Step, Trigger, WORDS};
-use dsm_core::{Access, CallId, Machine, NodeId, PageId, RecordId, Timer, ViewId, Want};
+use dsm_core::{Access, CallId, Machine, NodeId, PageId, RecordId, Time, Timer, ViewId, Want};
 use std::collections::{BTreeMap, VecDeque};
 
 /// The bytes of one page, in few words.
@@ -26,6 +26,8 @@ pub struct Thread {
     pub acquired: Option<CallId>,
     /// What its section found in the counters.
     pub found: u64,
+    /// Since when it has been in its state.
+    pub since: Time,
 }
 
 /// One node.
@@ -67,6 +69,7 @@ impl SimNode {
             state: State::Ready,
             acquired: None,
             found: 0,
+            since: Time::ZERO,
         };
         SimNode {
             machine: Machine::in_view(me, plan.view.clone(), plan.geometry),

@@ -28,6 +28,9 @@ impl World {
             self.node(node).threads[index].state = State::Done;
             return Ok(());
         };
+        if self.is_out(node) {
+            return self.step_outside(node, index, step);
+        }
         match step {
             Step::Load(page, word) => {
                 if self.can(node, index, page, Want::Read)? {
@@ -116,7 +119,7 @@ impl World {
 
     /// Whether the instruction at hand may touch the page; if not, its thread faults. A page that is lost ends the
     /// thread's program.
-    fn can(&mut self, node: NodeId, index: usize, page: PageId, want: Want) -> Check<bool> {
+    pub(super) fn can(&mut self, node: NodeId, index: usize, page: PageId, want: Want) -> Check<bool> {
         if self.node(node).poisoned[slot(page)] {
             return self.give_up(node, index).map(|()| false);
         }
@@ -126,10 +129,14 @@ impl World {
             Want::Write => has == Access::Write,
         };
         if !enough {
-            self.node(node).threads[index].state = State::Faulted(page, want);
+            let now = self.now;
+            let thread = &mut self.node(node).threads[index];
+            (thread.state, thread.since) = (State::Faulted(page, want), now);
             self.trace.note(self.now, node, || format!("thread {index} faults on {page} ({want:?})"));
             let at = self.after(REPORT_NS_MAX);
             self.schedule(at, Happening::Fault(node, page, want));
+        } else if self.is_held(node) {
+            return Err(format!("{node} touches {page} ({want:?}) though it may not act"));
         }
         Ok(enough)
     }
@@ -159,18 +166,19 @@ impl World {
         self.wake(node, page);
     }
 
-    fn retire(&mut self, node: NodeId, index: usize) {
+    pub(super) fn retire(&mut self, node: NodeId, index: usize) {
+        self.counts.retired += 1;
         self.node(node).threads[index].program.pop_front();
         self.resume(node, index);
     }
 
-    fn name(&mut self, node: NodeId) -> CallId {
+    pub(super) fn name(&mut self, node: NodeId) -> CallId {
         let state = self.node(node);
         state.calls_made += 1;
         CallId(state.calls_made)
     }
 
-    fn ask(&mut self, node: NodeId, index: usize, command: Command) -> Check {
+    pub(super) fn ask(&mut self, node: NodeId, index: usize, command: Command) -> Check {
         let call = self.name(node);
         let state = self.node(node);
         state.calls.insert(call, index);
@@ -189,6 +197,9 @@ impl World {
         if matches!(reply, Reply::Span(_)) {
             return Ok(());
         }
+        if self.keeps_back(node, call, reply)? {
+            return Ok(());
+        }
         let Some(index) = self.node(node).calls.remove(&call) else {
             return Err(format!("{node} answers {call:?}, which waits for nothing: {reply:?}"));
         };
@@ -203,6 +214,7 @@ impl World {
                 self.node(node).threads[index].program.push_front(Step::Cover(domain));
                 return Ok(());
             }
+            (Some(Step::Lock(_)), Reply::Lost(_)) => return self.give_up(node, index),
             (Some(Step::Cover(_)), Reply::Covered) => {}
             (Some(Step::Sync), Reply::Synced) => {
                 if let Some((stores, sections)) = self.node(node).promises.remove(&call)

@@ -1,6 +1,7 @@
 //! The loop of one run: what happens next, to whom, and whether all is still as it must be.
 
 use super::Check;
+use super::cluster::{self, Cluster};
 use super::counts::Counts;
 use super::lies::Lies;
 use super::mutant::Mutant;
@@ -28,6 +29,8 @@ pub enum Happening {
     Killed(NodeId),
     Agreed,
     Installed(NodeId, View),
+    /// Something that concerns the agreement on views.
+    Cluster(cluster::Happening),
 }
 
 /// One run.
@@ -48,6 +51,8 @@ pub struct World {
     pub(super) network: Network,
     pub(super) mutant: Option<Mutant>,
     pub(super) lies: Lies,
+    /// The agreement on views; without it they come by decree.
+    pub(super) cluster: Option<Box<Cluster>>,
     queue: BTreeMap<(Time, u64), Happening>,
     scheduled: u64,
 }
@@ -62,6 +67,11 @@ impl World {
     pub fn new(seed: u64, mutant: Option<Mutant>, tracing: Tracing) -> World {
         let mut rng = Rng::new(seed);
         let plan = Plan::draw(&mut rng);
+        World::begin(rng, plan, mutant, tracing)
+    }
+
+    /// A cluster at its start.
+    pub(super) fn begin(rng: Rng, plan: Plan, mutant: Option<Mutant>, tracing: Tracing) -> World {
         let nodes = plan.view.members().iter().map(|node| SimNode::new(&plan, node)).collect();
         World {
             rng,
@@ -76,6 +86,7 @@ impl World {
             network: Network::default(),
             mutant,
             lies: Lies::default(),
+            cluster: None,
             queue: BTreeMap::new(),
             scheduled: 0,
             plan,
@@ -101,6 +112,17 @@ impl World {
 
     /// Runs to the end, and checks that nothing is left waiting.
     pub fn run(&mut self) -> Check {
+        self.begin_all(START)?;
+        while self.next()? {}
+        let waiting = self.unfinished();
+        if !waiting.is_empty() {
+            return Err(format!("blocked for ever: {waiting}"));
+        }
+        self.at_rest()
+    }
+
+    /// Schedules what the plan wants, and lets the threads begin at `start`.
+    pub(super) fn begin_all(&mut self, start: Duration) -> Check {
         self.trace.note(self.now, NodeId(0), || format!("{:?}", self.plan));
         for (node, when) in self.plan.deaths.clone() {
             match when {
@@ -111,22 +133,26 @@ impl World {
         for node in self.plan.view.members().iter() {
             self.lease_all(node)?;
             for index in 0..self.node(node).threads.len() {
-                self.schedule(Time::ZERO + START, Happening::Step(node, index));
+                self.schedule(Time::ZERO + start, Happening::Step(node, index));
             }
         }
-        while let Some(((at, _), what)) = self.queue.pop_first() {
+        Ok(())
+    }
+
+    /// The next thing that happens; false if nothing does any more.
+    pub(super) fn next(&mut self) -> Check<bool> {
+        if let Some(((at, _), what)) = self.queue.pop_first() {
             self.now = at;
             self.counts.events += 1;
             if self.counts.events > EVENTS_MAX {
                 return Err(format!("no end after {EVENTS_MAX} events: {}", self.unfinished()));
             }
-            self.happen(what)?;
+            if let Some(what) = self.when_it_runs(what) {
+                self.happen(what)?;
+            }
+            return Ok(true);
         }
-        let waiting = self.unfinished();
-        if !waiting.is_empty() {
-            return Err(format!("blocked for ever: {waiting}"));
-        }
-        self.at_rest()
+        Ok(false)
     }
 
     /// All pages of the small zone are leased, as pages in use are: else nobody would miss them.
@@ -166,11 +192,20 @@ impl World {
                 Ok(())
             }
             Happening::Installed(node, view) => self.install_view(node, view),
+            Happening::Cluster(what) => self.happen_in_cluster(what),
+        }
+    }
+
+    /// Hands one event to a node, which may have to put it off.
+    pub(super) fn feed(&mut self, node: NodeId, event: Event) -> Check {
+        match self.put_off(node, event) {
+            Some(event) => self.handle(node, event),
+            None => Ok(()),
         }
     }
 
     /// Hands one event to a node's machine, carries out what it wants, and checks what must hold then.
-    pub(super) fn feed(&mut self, node: NodeId, event: Event) -> Check {
+    pub(super) fn handle(&mut self, node: NodeId, event: Event) -> Check {
         if self.node(node).dead {
             return Ok(());
         }
