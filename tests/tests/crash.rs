@@ -1,6 +1,6 @@
 //! Nodes that die in the middle of everything, on real processes, by seed. The command `kills` runs many more.
 
-use dsm_tests::crash::{CASES, Plan, Tally};
+use dsm_tests::crash::{CASES, Case, Plan, Tally};
 
 const WORKER: &str = env!("CARGO_BIN_EXE_worker");
 
@@ -88,4 +88,14 @@ fn seeds_lose_tear_and_hang_nothing() {
     }
     println!("{total}");
     assert!(total.deaths > 0 && total.of_the_dead > 0, "{total}");
+}
+
+#[test]
+fn what_is_lost_without_replicas_is_noticed() {
+    const SEEDS: u64 = 3;
+    let case = CASES.iter().find(|case| case.name == "somebody at work").expect("there is such a case");
+    let case = Case { replicas: 0, ..*case };
+    let fails = |seed: &u64| std::panic::catch_unwind(|| Plan::new(case, *seed).run(WORKER)).is_err();
+    let failed = (0..SEEDS).filter(fails).count();
+    assert!(failed > 0, "nothing was lost, or nobody noticed");
 }

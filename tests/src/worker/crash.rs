@@ -92,19 +92,36 @@ fn crash(arguments: &Arguments) -> Outcome {
     dsm.leave()
 }
 
+/// Each root is made by another rank, and lies at that rank's home, so that all are home of something.
 pub(super) fn common(dsm: &Dsm) -> Result<Common, Error> {
     let words = |_: &Dsm| Ok(std::array::from_fn(|_| Word { word: AtomicU64::new(0) }));
     let account = |balance| move |dsm: &Dsm| DsmMutex::new(dsm, Account { balance, moves: [0; RANKS] });
     let rank = u64::from(dsm.rank());
+    let made = |_: &Dsm| Ok(Word { word: AtomicU64::new(rank + 1) });
+    let list = |dsm: &Dsm| DsmMutex::new(dsm, DsmList::new());
     Ok(Common {
-        list: dsm.root_ref("list", |dsm| DsmMutex::new(dsm, DsmList::new()))?,
-        from: dsm.root_ref("from", account(BALANCE))?,
-        to: dsm.root_ref("to", account(0))?,
-        causes: dsm.root_ref("causes", words)?,
-        effects: dsm.root_ref("effects", words)?,
-        before: dsm.root_ref("before", words)?,
-        made: dsm.root_ref("made", |_| Ok(Word { word: AtomicU64::new(rank + 1) }))?,
+        list: made_in_turn(dsm, 0, "list", list)?,
+        from: made_in_turn(dsm, 1, "from", account(BALANCE))?,
+        causes: made_in_turn(dsm, 2, "causes", words)?,
+        to: made_in_turn(dsm, 3, "to", account(0))?,
+        effects: made_in_turn(dsm, 4, "effects", words)?,
+        before: made_in_turn(dsm, 5, "before", words)?,
+        made: made_in_turn(dsm, 6, "made", made)?,
     })
+}
+
+/// A root that the rank makes whose turn it is, or whoever asks first should that one die.
+fn made_in_turn<T: Shared>(
+    dsm: &Dsm,
+    turn: u32,
+    name: &str,
+    make: impl Fn(&Dsm) -> Result<T, Error>,
+) -> Result<DsmRef<T>, Error> {
+    if turn % dsm.size() == dsm.rank() {
+        dsm.root_ref(name, &make)?;
+    }
+    meet(dsm, name)?;
+    dsm.root_ref(name, &make)
 }
 
 /// Stores something before a barrier; who did as well.
