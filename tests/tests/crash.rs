@@ -1,6 +1,6 @@
 //! Nodes that die in the middle of everything, on real processes, by seed. The command `kills` runs many more.
 
-use dsm_tests::crash::{CASES, Plan, Tally};
+use dsm_tests::crash::{CASES, Case, Plan, Tally};
 
 const WORKER: &str = env!("CARGO_BIN_EXE_worker");
 
@@ -70,9 +70,32 @@ cases! {
     home_that_resumes: "home that resumes",
     second_during_re_replication: "second during re-replication",
     second_during_re_replication_with_one_replica: "second during re-replication, one replica",
+    leader_during_a_view_change: "leader during a view change",
+    next_leader_during_a_view_change: "next leader during a view change",
     two_at_once: "two at once",
     owner_and_buddy_together: "owner and buddy together",
     lock_holder_and_home_together: "lock holder and home together",
     holder_and_home_together_with_two_replicas: "holder and home together, two replicas",
     one_by_one_to_the_last: "one by one to the last",
+}
+
+#[test]
+fn seeds_lose_tear_and_hang_nothing() {
+    const SEEDS: u64 = 6;
+    let mut total = Tally::default();
+    for seed in 0..SEEDS {
+        total.add(&Plan::random(seed).run(WORKER));
+    }
+    println!("{total}");
+    assert!(total.deaths > 0 && total.of_the_dead > 0, "{total}");
+}
+
+#[test]
+fn what_is_lost_without_replicas_is_noticed() {
+    const SEEDS: u64 = 3;
+    let case = CASES.iter().find(|case| case.name == "somebody at work").expect("there is such a case");
+    let case = Case { replicas: 0, ..*case };
+    let fails = |seed: &u64| std::panic::catch_unwind(|| Plan::new(case, *seed).run(WORKER)).is_err();
+    let failed = (0..SEEDS).filter(fails).count();
+    assert!(failed > 0, "nothing was lost, or nobody noticed");
 }

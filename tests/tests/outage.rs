@@ -2,7 +2,7 @@
 //! single store.
 
 use dsm_node::launch::TransportKind;
-use dsm_tests::harness::{Report, Scenario, TOLD};
+use dsm_tests::harness::{Network, Report, Scenario, TOLD};
 use dsm_tests::scenario;
 use std::io::{BufRead, BufReader};
 use std::path::Path;
@@ -122,9 +122,12 @@ fn a_slow_node_is_not_evicted() {
     assert!((0..3).all(|rank| report.said(rank, "view").is_none()), "the view changed: {report}");
 }
 
-/// Cuts the ranks from `first` on off from those below.
+/// Cuts the ranks from `first` on off from those below. There is no launcher that would tell them how the others decided,
+/// as there is none where nodes are started by hand on several machines.
 fn cut(nodes: u32, first: u32, way: &str, raw: bool) -> Report {
-    let scenario = of("partition", nodes, LEASE).arg("turns", 6).arg("first", first);
+    let scenario = of("partition", nodes, LEASE).env("DSM_WITNESS_FD", "");
+    let scenario = scenario.env("DSM_REPLICAS", (nodes - first).to_string());
+    let scenario = scenario.arg("turns", 6).arg("first", first);
     let mut running = scenario.arg("way", way).arg("raw", u32::from(raw)).start();
     for rank in first..nodes {
         running.await_at(rank, "cut off");
@@ -166,6 +169,24 @@ fn a_node_that_hears_or_is_heard_no_more_goes() {
         let report = cut(3, 2, way, false);
         expect_out(&report, 2, &["NoQuorum", "Evicted"], &[CUT_OFF, "was evicted"]);
     }
+}
+
+#[test]
+fn a_node_whose_link_is_cut_says_so_and_the_others_go_on() {
+    const NODES: u32 = 3;
+    let network = match Network::new(NODES) {
+        Ok(network) => network,
+        Err(why) => return println!("skipped: there can be no network of one's own here: {why}"),
+    };
+    let scenario = Scenario::in_network(WORKER, &network, "partition").region_size(64 << 20);
+    let scenario = scenario.silence(SILENCE_MAX).env("DSM_LEASE", format!("{}ms", LEASE.as_millis()));
+    let scenario = scenario.arg("turns", 6).arg("first", NODES - 1).arg("way", "network").arg("raw", 0);
+    let mut running = scenario.start();
+    running.await_at(NODES - 1, "cut off");
+    network.cut(NODES - 1);
+    let report = running.finish();
+    check_items(&report, &[0, 1]);
+    expect_out(&report, 2, &["NoQuorum"], &[CUT_OFF]);
 }
 
 #[test]

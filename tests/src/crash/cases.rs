@@ -16,6 +16,10 @@ const fn any(when: When) -> Death {
     Death { who: Who::Any, when }
 }
 
+const fn of(rank: u32, when: When) -> Death {
+    Death { who: Who::Rank(rank), when }
+}
+
 const fn buddy(when: When) -> Death {
     Death { who: Who::Buddy, when }
 }
@@ -30,7 +34,7 @@ pub const CASES: &[Case] = &[
     one("somebody at work", 4, 1, &[any(When::AtWork)]),
     one("one of two", 2, 1, &[any(When::AtWork)]),
     one("owner idle", 3, 1, &[any(When::Idle)]),
-    one("home idle", 3, 1, &[Death { who: Who::Rank(0), when: When::Idle }]),
+    one("home idle", 3, 1, &[of(0, When::Idle)]),
     one("owner between protect and commit", 3, 1, &[any(at("send:Commit::Page", 12, 60))]),
     one("commit half sent", 3, 1, &[any(at("sent:Commit::Page", 12, 60))]),
     one("commit sent but for its end", 3, 1, &[any(at("send:Commit::End", 10, 40))]),
@@ -59,6 +63,8 @@ pub const CASES: &[Case] = &[
     one("home that resumes", 5, 2, &[any(When::AtWork), any(at("resume", 1, 1))]),
     one("second during re-replication", 5, 2, &[any(When::AtWork), any(at("send:Report::Replicated", 1, 3))]),
     lossy("second during re-replication, one replica", 5, 1, &[any(When::AtWork), any(at("resume", 1, 1))]),
+    one("leader during a view change", 5, 2, &[of(1, When::AtWork), of(0, When::Soon)]),
+    one("next leader during a view change", 5, 2, &[of(0, When::AtWork), of(1, When::Soon)]),
     one("two at once", 5, 2, &[any(When::AtWork), any(When::AtOnce)]),
     lossy("owner and buddy together", 5, 1, &[any(When::AtWork), buddy(When::AtOnce)]),
     lossy(

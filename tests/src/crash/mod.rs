@@ -88,6 +88,8 @@ pub enum When {
     Idle,
     /// Together with the one before it.
     AtOnce,
+    /// Some moment after the one before it, while the others agree on a view.
+    Soon,
 }
 
 /// The occurrences from the first to the second. (A range is not `Copy`.)
@@ -144,7 +146,7 @@ impl Plan {
                 When::Fails(point, occurrences) => {
                     Some(format!("{point}@{}=panic", rng.random_range(occurrences.range())))
                 }
-                When::AtWork | When::Idle | When::AtOnce => None,
+                When::AtWork | When::Idle | When::AtOnce | When::Soon => None,
             });
             plan.items.push(rng.random_range(1..TURNS));
             plan.later.push(LATER_MAX.mul_f64(rng.random()));
@@ -203,6 +205,10 @@ impl Plan {
             match death.when {
                 When::At(..) | When::Fails(..) => {}
                 When::AtOnce => running.kill(victim),
+                When::Soon => {
+                    std::thread::sleep(self.later[index]);
+                    running.kill(victim);
+                }
                 When::AtWork => {
                     if running.await_count(victim, "acked", self.items[index]) {
                         std::thread::sleep(self.later[index]);

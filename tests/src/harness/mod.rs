@@ -8,10 +8,12 @@
 //! test. What a scenario does is the worker's business; whether that was right is asserted there, or on the report.
 
 mod agreement;
+mod network;
 pub mod ports;
 mod report;
 pub(crate) mod stuck;
 
+pub use network::Network;
 pub use report::{NodeReport, Report};
 
 use dsm_node::launch::{Cluster, Ending, Launch, Line, Output, Signal, Stream, TransportKind};
@@ -27,6 +29,12 @@ const BUDGET_DEFAULT: Duration = Duration::from_secs(60);
 
 /// Ends are not announced on the lines' channel, nor is silence: so often it is looked for them.
 const LOOK: Duration = Duration::from_millis(5);
+
+/// In the environment of a shell that starts a node: what it becomes, ...
+const PROGRAM: &str = "DSM_TEST_PROGRAM";
+
+/// ... and in which network namespace.
+const SPACE: &str = "DSM_TEST_SPACE";
 
 /// What a line begins with that says what a worker is about to do.
 pub const AT: &str = "at: ";
@@ -81,12 +89,28 @@ impl Scenario {
 
     /// As [`Scenario::new`], but `other` is the program of one rank.
     pub fn with_other_program(worker: &str, other: &str, rank: u32, name: &str) -> Scenario {
-        /// In the environment of the shell: what it becomes.
-        const PROGRAM: &str = "DSM_TEST_PROGRAM";
         let script = format!("exec \"${PROGRAM}\" \"$@\"");
         let launch = Launch::new("/bin/sh").args(["-c", &script, "sh", name]);
         let launch = launch.env(PROGRAM, worker).env_of(rank, PROGRAM, other);
         Scenario { name: name.to_owned(), nodes: 1, budget: BUDGET_DEFAULT, silence: None, launch }
+    }
+
+    /// As [`Scenario::new`], with each node in its place in `network`, and no launcher that has a vote.
+    pub fn in_network(worker: &str, network: &Network, name: &str) -> Scenario {
+        let script = format!("exec ip netns exec \"${SPACE}\" \"${PROGRAM}\" \"$@\"");
+        let launch = Launch::new("/bin/sh").args(["-c", &script, "sh", name]).env(PROGRAM, worker);
+        let this =
+            Scenario { name: name.to_owned(), nodes: 1, budget: BUDGET_DEFAULT, silence: None, launch };
+        let this = this.nodes(network.nodes()).env("DSM_TRUST_NETWORK", "1").env("DSM_WITNESS_FD", "");
+        let this = this.env("DSM_RENDEZVOUS", network.meeting()).env("DSM_RENDEZVOUS_FD", "");
+        (0..network.nodes()).fold(this, |this, rank| {
+            let this = this.env_of(rank, SPACE, network.space_of(rank));
+            this.env_of(rank, "DSM_LISTEN", network.listen_of(rank)).env_of(
+                rank,
+                "DSM_HOST",
+                rank.to_string(),
+            )
+        })
     }
 
     /// On so many nodes.

@@ -69,8 +69,7 @@ fn crash(arguments: &Arguments) -> Outcome {
     let dsm = Dsm::join()?;
     let common = common(&dsm)?;
     let seen = Seen::default();
-    own(&common.before, &dsm).store(1, Ordering::Relaxed);
-    meet(&dsm, "all start at once")?;
+    let starters = start(&common, &dsm)?;
     watch_views(&dsm);
     at("working");
     let mut worked = forgive(work(&common, &dsm, &seen, 0..turns), may_lose)?;
@@ -85,7 +84,7 @@ fn crash(arguments: &Arguments) -> Outcome {
     }
     settle(&dsm)?;
     at("counting");
-    let counted = worked && forgive(count(&common, &dsm, &seen), may_lose)?;
+    let counted = worked && forgive(count(&common, &dsm, &seen, &starters), may_lose)?;
     fact("counted", u32::from(counted));
     meet(&dsm, "all have counted")?;
     at("leave");
@@ -93,19 +92,43 @@ fn crash(arguments: &Arguments) -> Outcome {
     dsm.leave()
 }
 
+/// Each root is made by another rank, and lies at that rank's home, so that all are home of something.
 pub(super) fn common(dsm: &Dsm) -> Result<Common, Error> {
     let words = |_: &Dsm| Ok(std::array::from_fn(|_| Word { word: AtomicU64::new(0) }));
     let account = |balance| move |dsm: &Dsm| DsmMutex::new(dsm, Account { balance, moves: [0; RANKS] });
     let rank = u64::from(dsm.rank());
+    let made = |_: &Dsm| Ok(Word { word: AtomicU64::new(rank + 1) });
+    let list = |dsm: &Dsm| DsmMutex::new(dsm, DsmList::new());
     Ok(Common {
-        list: dsm.root_ref("list", |dsm| DsmMutex::new(dsm, DsmList::new()))?,
-        from: dsm.root_ref("from", account(BALANCE))?,
-        to: dsm.root_ref("to", account(0))?,
-        causes: dsm.root_ref("causes", words)?,
-        effects: dsm.root_ref("effects", words)?,
-        before: dsm.root_ref("before", words)?,
-        made: dsm.root_ref("made", |_| Ok(Word { word: AtomicU64::new(rank + 1) }))?,
+        list: made_in_turn(dsm, 0, "list", list)?,
+        from: made_in_turn(dsm, 1, "from", account(BALANCE))?,
+        causes: made_in_turn(dsm, 2, "causes", words)?,
+        to: made_in_turn(dsm, 3, "to", account(0))?,
+        effects: made_in_turn(dsm, 4, "effects", words)?,
+        before: made_in_turn(dsm, 5, "before", words)?,
+        made: made_in_turn(dsm, 6, "made", made)?,
     })
+}
+
+/// A root that the rank makes whose turn it is, or whoever asks first should that one die.
+fn made_in_turn<T: Shared>(
+    dsm: &Dsm,
+    turn: u32,
+    name: &str,
+    make: impl Fn(&Dsm) -> Result<T, Error>,
+) -> Result<DsmRef<T>, Error> {
+    if turn % dsm.size() == dsm.rank() {
+        dsm.root_ref(name, &make)?;
+    }
+    meet(dsm, name)?;
+    dsm.root_ref(name, &make)
+}
+
+/// Stores something before a barrier; who did as well.
+pub(super) fn start(common: &Common, dsm: &Dsm) -> Result<Vec<u32>, Error> {
+    own(&common.before, dsm).store(1, Ordering::Relaxed);
+    at("barrier: all start at once");
+    Ok(dsm.barrier()?.members)
 }
 
 /// Whether all is there that was asked for. What is lost is told, where something may be.
@@ -228,7 +251,7 @@ pub(super) fn settle(dsm: &Dsm) -> Outcome {
 }
 
 /// Counts what is there of each rank, and tells it.
-pub(super) fn count(common: &Common, dsm: &Dsm, seen: &Seen) -> Outcome {
+pub(super) fn count(common: &Common, dsm: &Dsm, seen: &Seen, starters: &[u32]) -> Outcome {
     let mut items = [0; RANKS];
     for value in common.list.lock()?.iter() {
         let (rank, turn) = ((value >> u32::BITS) as usize, value & u64::from(u32::MAX));
@@ -248,7 +271,9 @@ pub(super) fn count(common: &Common, dsm: &Dsm, seen: &Seen) -> Outcome {
         look(common, dsm, seen, rank)?;
         let cause = dsm.ensure(common.causes)?[rank].word.load(Ordering::Relaxed);
         assert!(cause >= items[rank], "rank {rank}: {} items, but {cause} before them", items[rank]);
-        let before = dsm.ensure(common.before)?[rank].word.load(Ordering::Relaxed);
+    }
+    for rank in starters {
+        let before = dsm.ensure(common.before)?[*rank as usize].word.load(Ordering::Relaxed);
         assert_eq!(before, 1, "what rank {rank} stored before the barrier");
     }
     let made = dsm.ensure(common.made)?.word.load(Ordering::Relaxed);

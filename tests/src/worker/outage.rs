@@ -2,7 +2,7 @@
 
 use super::cluster::meet;
 use super::crash::{
-    Common, Seen, await_replicated, common, count, own, settle, tell_stats, watch_views, work,
+    Common, Seen, await_replicated, common, count, settle, start, tell_stats, watch_views, work,
 };
 use super::{Arguments, Outcome, Scenario, at, await_go, fact};
 use crate::harness::TOLD;
@@ -18,9 +18,11 @@ pub(super) const SCENARIOS: &[(&str, Scenario)] =
 fn partition(arguments: &Arguments) -> Outcome {
     let (turns, first) = (arguments.number("turns"), arguments.number("first") as u32);
     let way = match arguments.text("way") {
-        "to" => Way::To,
-        "from" => Way::From,
-        "both" => Way::Both,
+        "to" => Some(Way::To),
+        "from" => Some(Way::From),
+        "both" => Some(Way::Both),
+        // The harness cuts the network itself.
+        "network" => None,
         other => panic!("there is no way {other:?}"),
     };
     let nemesis = Nemesis::install(Plan::quiet())?;
@@ -28,8 +30,7 @@ fn partition(arguments: &Arguments) -> Outcome {
     let dsm = Dsm::join()?;
     let common = common(&dsm)?;
     let seen = Seen::default();
-    own(&common.before, &dsm).store(1, Ordering::Relaxed);
-    meet(&dsm, "all start at once")?;
+    let starters = start(&common, &dsm)?;
     watch_views(&dsm);
     at("working");
     work(&common, &dsm, &seen, 0..turns)?;
@@ -39,7 +40,9 @@ fn partition(arguments: &Arguments) -> Outcome {
     meet(&dsm, "everything is replicated")?;
     if dsm.rank() >= first {
         at("cut off");
-        (0..first).for_each(|peer| nemesis.close(peer, way));
+        if let Some(way) = way {
+            (0..first).for_each(|peer| nemesis.close(peer, way));
+        }
         return be_cut_off(&common, &dsm, arguments.number("raw") != 0);
     }
     at("waiting for a view without those that were cut off");
@@ -47,7 +50,7 @@ fn partition(arguments: &Arguments) -> Outcome {
     at("working on");
     work(&common, &dsm, &seen, turns..2 * turns)?;
     settle(&dsm)?;
-    count(&common, &dsm, &seen)?;
+    count(&common, &dsm, &seen, &starters)?;
     meet(&dsm, "all have counted")?;
     tell_stats(&dsm);
     at("leave");
