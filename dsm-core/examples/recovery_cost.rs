@@ -6,6 +6,7 @@
 //! were leased by those that store to them, and for pages that go round from one member to the next.
 //!
 //! `cargo run --release -p dsm-core --example recovery_cost`
+#![allow(clippy::disallowed_types, reason = "it measures the machine from outside, as a driver does")]
 
 use dsm_core::limits::REGION_BASE_DEFAULT;
 use dsm_core::{

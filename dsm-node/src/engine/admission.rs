@@ -120,8 +120,7 @@ impl Waiting<'_> {
 
     fn hear_all(&mut self) {
         for rank in 0..self.mesh.links.len() {
-            loop {
-                let Some(link) = self.mesh.links.get_mut(rank).and_then(Option::as_mut) else { break };
+            while let Some(link) = self.mesh.links.get_mut(rank).and_then(Option::as_mut) {
                 let from = link.peer();
                 match link.hear(&self.region.frames(), |_| Landing::Nowhere) {
                     Ok(Some(Heard::Packet(packet))) => {

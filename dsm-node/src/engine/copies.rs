@@ -5,11 +5,14 @@ use dsm_core::{Commit, Message, NodeId, PageId, RecordId, wire};
 use std::collections::HashMap;
 use std::sync::Arc;
 
+/// The bytes of a record's pages.
+type Record = HashMap<PageId, Box<[u8]>>;
+
 /// The copies of one node.
 #[derive(Default)]
 pub(super) struct Copies {
     /// The pages of records that do not count yet.
-    records: HashMap<(NodeId, RecordId), HashMap<PageId, Box<[u8]>>>,
+    records: HashMap<(NodeId, RecordId), Record>,
     /// Pages that came for frames that keep something for others.
     granted: HashMap<PageId, Box<[u8]>>,
     /// Committed states of pages that are being written.
@@ -45,7 +48,7 @@ impl Copies {
     }
 
     /// The pages of a record that counts now.
-    pub fn take_record(&mut self, from: NodeId, record: RecordId) -> HashMap<PageId, Box<[u8]>> {
+    pub fn take_record(&mut self, from: NodeId, record: RecordId) -> Record {
         self.records.remove(&(from, record)).unwrap_or_default()
     }
 

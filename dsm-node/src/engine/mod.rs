@@ -387,9 +387,13 @@ impl Engine {
     /// connection broke before they had heard it.
     fn say_goodbye(mut self) -> Result<()> {
         let deadline = self.timers.now() + GOODBYE_PATIENCE;
-        // Whoever is no member may be stopped, and would keep its end open.
+        // Before the links go: the launcher would take their end for the end of a node that cannot be reached.
+        self.forget_membership();
+        // Whoever is no member may be stopped, and would keep its end open. And where the others go on without this node,
+        // nothing of it may leave any more: there is nothing to say.
+        let members = self.machine.view().members();
         for peer in (0..self.links.len()).filter_map(|rank| u16::try_from(rank).ok()).map(NodeId) {
-            if !self.machine.view().members().contains(peer) {
+            if self.members.frozen || !members.contains(peer) {
                 self.hang_up(peer);
             }
         }
@@ -401,7 +405,6 @@ impl Engine {
         self.poller.forget(self.region.uffd());
         self.poller.forget(&*self.wake);
         self.poller.forget(&self.timers);
-        self.forget_membership();
         while self.links.iter().flatten().any(|link| link.is_attached() || self.awaits_call(link)) {
             self.flush_all();
             let left = deadline.since(self.timers.now());

@@ -1,4 +1,5 @@
-//! Becoming known to a cluster that runs: a connection to each of its members, over which they may let this node in.
+//! Going to the rendezvous, and, where the cluster runs already, becoming known to it: a connection to each of its
+//! members, over which they may let this node in.
 //!
 //! ```text
 //!  candidate              any member            the other members
@@ -9,11 +10,11 @@
 //! ```
 //! Who becomes a member when is agreed on over these links, by the membership.
 
-use super::acceptor::HANDSHAKE_PATIENCE;
+use super::acceptor::{Acceptor, HANDSHAKE_PATIENCE};
 use super::endpoint::Endpoint;
-use super::form::{Former, LEASES_UNTIL_FREE};
+use super::form::{Former, Joined, LEASES_UNTIL_FREE, OUTCOME_PATIENCE, endpoint_of};
 use super::gate::{Cluster, Gate, Member};
-use super::handshake::{Hello, Purpose, Refusal, Running};
+use super::handshake::{Answer, Hello, Outcome, Purpose, Refusal, Running, encode, hear};
 use super::link::Link;
 use super::reconnect::{CallError, back_off, call, hello};
 use super::stream::Stream;
@@ -21,9 +22,70 @@ use crate::error::Error;
 use dsm_core::NodeId;
 use dsm_core::limits::NODES_MAX;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Instant;
 
 impl Former {
+    /// At the other ranks: goes to the rendezvous, and comes back with the peer table.
+    pub(super) fn join(&mut self) -> Result<Joined, Error> {
+        let host = self.reach_rendezvous()?;
+        let here = host.local_endpoint().unwrap_or_else(|_| self.formation.rendezvous.clone());
+        let listener = self.listen(&self.own_endpoint(&here))?;
+        let own = endpoint_of(&listener)?;
+        let advertised = if own.is_unspecified() { own.at_host_of(&here) } else { own }.to_string();
+        let gate = self.gate(None);
+        let (host, outcome) = self.ask_to_join(&gate, host, &advertised)?;
+        match outcome {
+            Outcome::Formed { cluster, witness, peers } => {
+                let cluster = self.read_table((cluster, witness), peers, &host)?;
+                // All have come. What remains takes little, but may begin late.
+                self.deadline = self.deadline.max(Instant::now() + HANDSHAKE_PATIENCE);
+                gate.open(cluster.clone());
+                let acceptor = Acceptor::start(Arc::clone(&gate), self.notifier.clone(), vec![listener])?;
+                Ok(Joined::Formed(gate, acceptor, cluster))
+            }
+            Outcome::Runs(running) => {
+                let cluster = self.read_running(running, &host)?;
+                gate.open(cluster.clone());
+                let acceptor = Acceptor::start(Arc::clone(&gate), self.notifier.clone(), vec![listener])?;
+                self.enter(&gate, &cluster, &advertised)?;
+                Ok(Joined::Entered(gate, acceptor, cluster))
+            }
+            Outcome::Abandoned(cause) => Err(self.fail(format!("it was given up: {cause}"))),
+        }
+    }
+
+    /// Asks over `host`, and, where this node's rank is not free yet, over further connections.
+    fn ask_to_join(
+        &self,
+        gate: &Gate,
+        mut host: Stream,
+        advertised: &str,
+    ) -> Result<(Stream, Outcome), Error> {
+        let hello = hello(gate, Purpose::Join, advertised.to_owned());
+        let bytes = encode(gate.rank, &hello)
+            .map_err(|error| Error::Config(format!("the types of this program: {error}")))?;
+        // A predecessor that died is a member until the others have agreed that it is none.
+        let freed_by = Instant::now() + gate.terms.lease * LEASES_UNTIL_FREE;
+        let mut pauses = back_off();
+        loop {
+            host.send_all(&bytes, self.deadline).map_err(|error| self.fail(error.to_string()))?;
+            match hear::<Answer>(&host, self.deadline).map_err(|error| self.failed_handshake(error))? {
+                Answer::Welcome { .. } => {
+                    let outcome = hear(&host, self.deadline + OUTCOME_PATIENCE);
+                    return Ok((host, outcome.map_err(|error| self.failed_handshake(error))?));
+                }
+                Answer::Refused(Refusal::Taken { .. }) if Instant::now() < freed_by => {
+                    std::thread::sleep(pauses.next().unwrap_or_default());
+                    host = self.reach_rendezvous()?;
+                }
+                Answer::Refused(refusal) => {
+                    return Err(refusal.at_caller(gate.rank, &self.formation.rendezvous.to_string()));
+                }
+            }
+        }
+    }
+
     /// The cluster that `host` tells of.
     pub(super) fn read_running(&self, running: Running, host: &Stream) -> Result<Cluster, Error> {
         let Running { cluster, nodes, witness, peers } = running;

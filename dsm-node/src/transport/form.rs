@@ -16,7 +16,7 @@ use super::acceptor::{Acceptor, HANDSHAKE_PATIENCE};
 use super::endpoint::{Endpoint, Kind};
 use super::gate::{Cluster, Gate, Incoming, Joiner, Member, Notifier};
 use super::handshake::{
-    Answer, Habitat, HandshakeError, Outcome, Purpose, Refusal, Subject, Terms, VERSION, encode, hear, tell,
+    Answer, Habitat, HandshakeError, Outcome, Purpose, Refusal, Subject, Terms, VERSION, tell,
 };
 use super::link::Link;
 use super::reconnect::{CallError, Reconnector, back_off, call, hello};
@@ -34,7 +34,7 @@ use std::time::{Duration, Instant};
 
 /// The rendezvous, which mostly has the same time-out as its guests, knows why the forming failed: they wait so much
 /// longer for its word.
-const OUTCOME_PATIENCE: Duration = Duration::from_secs(1);
+pub(super) const OUTCOME_PATIENCE: Duration = Duration::from_secs(1);
 
 /// A process whose rank another has asks again for so many leases: one for the other to be missed, one for the members to
 /// agree, and one to spare.
@@ -109,7 +109,7 @@ pub(super) struct Former {
     pub(super) formation: Formation,
     pub(super) deadline: Instant,
     pub(super) links: Vec<Option<Link>>,
-    notifier: Notifier,
+    pub(super) notifier: Notifier,
     incoming: Receiver<Incoming>,
     wake: Arc<EventFd>,
 }
@@ -131,7 +131,7 @@ impl Formed {
 }
 
 /// What a node that went to the rendezvous came back with.
-enum Joined {
+pub(super) enum Joined {
     /// A cluster that was formed with it.
     Formed(Arc<Gate>, Acceptor, Cluster),
     /// A cluster that ran already; its members know this node now.
@@ -213,7 +213,7 @@ impl Former {
         }
     }
 
-    fn gate(&self, joins: Option<Sender<Joiner>>) -> Arc<Gate> {
+    pub(super) fn gate(&self, joins: Option<Sender<Joiner>>) -> Arc<Gate> {
         let formation = &self.formation;
         let terms = formation.terms.clone();
         let received = self.links.iter().flatten().map(|link| (link.peer(), link.received_handle()));
@@ -225,7 +225,7 @@ impl Former {
         Error::Rendezvous { address: self.formation.rendezvous.to_string(), cause: cause.into() }
     }
 
-    fn failed_handshake(&self, error: HandshakeError) -> Error {
+    pub(super) fn failed_handshake(&self, error: HandshakeError) -> Error {
         match error {
             HandshakeError::Version { rank, version } => Refusal::Mismatch {
                 subject: Subject::Version,
@@ -239,7 +239,7 @@ impl Former {
     }
 
     /// A listener at `endpoint`, unless strangers could reach it.
-    fn listen(&self, endpoint: &Endpoint) -> Result<Listener, Error> {
+    pub(super) fn listen(&self, endpoint: &Endpoint) -> Result<Listener, Error> {
         self.check_trust(endpoint)?;
         transport(endpoint.kind())
             .listen(endpoint)
@@ -397,67 +397,7 @@ impl Former {
         }
     }
 
-    /// At the other ranks: goes to the rendezvous, and comes back with the peer table.
-    fn join(&mut self) -> Result<Joined, Error> {
-        let host = self.reach_rendezvous()?;
-        let here = host.local_endpoint().unwrap_or_else(|_| self.formation.rendezvous.clone());
-        let listener = self.listen(&self.own_endpoint(&here))?;
-        let own = endpoint_of(&listener)?;
-        let advertised = if own.is_unspecified() { own.at_host_of(&here) } else { own }.to_string();
-        let gate = self.gate(None);
-        let (host, outcome) = self.ask_to_join(&gate, host, &advertised)?;
-        match outcome {
-            Outcome::Formed { cluster, witness, peers } => {
-                let cluster = self.read_table((cluster, witness), peers, &host)?;
-                // All have come. What remains takes little, but may begin late.
-                self.deadline = self.deadline.max(Instant::now() + HANDSHAKE_PATIENCE);
-                gate.open(cluster.clone());
-                let acceptor = Acceptor::start(Arc::clone(&gate), self.notifier.clone(), vec![listener])?;
-                Ok(Joined::Formed(gate, acceptor, cluster))
-            }
-            Outcome::Runs(running) => {
-                let cluster = self.read_running(running, &host)?;
-                gate.open(cluster.clone());
-                let acceptor = Acceptor::start(Arc::clone(&gate), self.notifier.clone(), vec![listener])?;
-                self.enter(&gate, &cluster, &advertised)?;
-                Ok(Joined::Entered(gate, acceptor, cluster))
-            }
-            Outcome::Abandoned(cause) => Err(self.fail(format!("it was given up: {cause}"))),
-        }
-    }
-
-    /// Asks over `host`, and, where this node's rank is not free yet, over further connections.
-    fn ask_to_join(
-        &self,
-        gate: &Gate,
-        mut host: Stream,
-        advertised: &str,
-    ) -> Result<(Stream, Outcome), Error> {
-        let hello = hello(gate, Purpose::Join, advertised.to_owned());
-        let bytes = encode(gate.rank, &hello)
-            .map_err(|error| Error::Config(format!("the types of this program: {error}")))?;
-        // A predecessor that died is a member until the others have agreed that it is none.
-        let freed_by = Instant::now() + gate.terms.lease * LEASES_UNTIL_FREE;
-        let mut pauses = back_off();
-        loop {
-            host.send_all(&bytes, self.deadline).map_err(|error| self.fail(error.to_string()))?;
-            match hear::<Answer>(&host, self.deadline).map_err(|error| self.failed_handshake(error))? {
-                Answer::Welcome { .. } => {
-                    let outcome = hear(&host, self.deadline + OUTCOME_PATIENCE);
-                    return Ok((host, outcome.map_err(|error| self.failed_handshake(error))?));
-                }
-                Answer::Refused(Refusal::Taken { .. }) if Instant::now() < freed_by => {
-                    std::thread::sleep(pauses.next().unwrap_or_default());
-                    host = self.reach_rendezvous()?;
-                }
-                Answer::Refused(refusal) => {
-                    return Err(refusal.at_caller(gate.rank, &self.formation.rendezvous.to_string()));
-                }
-            }
-        }
-    }
-
-    fn reach_rendezvous(&self) -> Result<Stream, Error> {
+    pub(super) fn reach_rendezvous(&self) -> Result<Stream, Error> {
         let endpoint = &self.formation.rendezvous;
         let mut pauses = back_off();
         loop {
@@ -475,7 +415,7 @@ impl Former {
         }
     }
 
-    fn read_table(
+    pub(super) fn read_table(
         &self,
         (id, witness): (u64, bool),
         peers: Vec<(Incarnation, String, Habitat)>,
@@ -502,7 +442,7 @@ impl Former {
     }
 
     /// Where this node listens: as the user says, or where `near` is.
-    fn own_endpoint(&self, near: &Endpoint) -> Endpoint {
+    pub(super) fn own_endpoint(&self, near: &Endpoint) -> Endpoint {
         if let Some(endpoint) = &self.formation.listen {
             return endpoint.clone();
         }
@@ -597,7 +537,7 @@ impl Former {
     }
 }
 
-fn endpoint_of(listener: &Listener) -> Result<Endpoint, Error> {
+pub(super) fn endpoint_of(listener: &Listener) -> Result<Endpoint, Error> {
     listener.endpoint().map_err(|error: io::Error| Error::io("asking where a socket listens", error))
 }
 

@@ -13,6 +13,8 @@ mod inbox;
 mod outbox;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod view_tests;
 
 use super::Frames;
 use super::stream::Stream;
