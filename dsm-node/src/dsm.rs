@@ -110,7 +110,7 @@ impl Dsm {
     /// # Errors
     /// [`Error::LayoutMismatch`] if the name stands for an object of another type; [`Error::Argument`] for an empty or
     /// too long name, and where `init` asks for the very root that it creates; what `init` returns;
-    /// [`Error::OutOfMemory`]; [`Error::PeerLost`].
+    /// [`Error::OutOfMemory`]; [`Error::Evicted`] and [`Error::NoQuorum`].
     ///
     /// Blocks on the name's home, and on the node that creates the object: whoever asks while it holds a guard must be
     /// sure that `init` needs no lock of it.
@@ -137,8 +137,7 @@ impl Dsm {
     ///
     /// # Errors
     /// [`Error::Busy`] if another thread of this node is in it; [`Error::InCriticalSection`] if this thread holds a
-    /// guard; [`Error::Evicted`] and [`Error::NoQuorum`] where the others went, or may have gone, on without this node;
-    /// in a cluster without replicas, [`Error::PeerLost`] if a member dies.
+    /// guard; [`Error::Evicted`] and [`Error::NoQuorum`] where the others went, or may have gone, on without this node.
     pub fn barrier(&self) -> Result<View> {
         refuse_in_section("barrier")?;
         match self.node.call(Command::Barrier)? {
