@@ -17,9 +17,16 @@ pub(crate) struct Barrier {
 }
 
 impl Barrier {
-    /// The counts in a view whose members have passed `generation` barriers.
-    pub fn new(members: Copyset, view: ViewId, generation: u64) -> Barrier {
-        Barrier { members, view, generation, arrived: Copyset::EMPTY, left: Copyset::EMPTY }
+    /// The counts in a view whose members have passed `generation` barriers, and of whom `left` are done.
+    pub fn new(members: Copyset, view: ViewId, generation: u64, left: Copyset) -> Barrier {
+        Barrier { members, view, generation, arrived: Copyset::EMPTY, left }
+    }
+
+    /// The members have changed: perhaps all that are left are done, since who was not is gone.
+    pub fn resume(&mut self, out: &mut Outbox<'_>) {
+        if self.members.minus(self.left).is_empty() {
+            self.complete_leave(out);
+        }
     }
 
     /// A node reached the barrier.
@@ -39,13 +46,17 @@ impl Barrier {
         }
         self.left = self.left.with(from);
         if self.members.minus(self.left).is_empty() {
-            for member in self.members.iter() {
-                out.send(member, Message::LeaveComplete);
-            }
+            self.complete_leave(out);
         } else {
             self.settle(out);
         }
         Ok(())
+    }
+
+    fn complete_leave(&self, out: &mut Outbox<'_>) {
+        for member in self.members.iter() {
+            out.send(member, Message::LeaveComplete);
+        }
     }
 
     fn settle(&mut self, out: &mut Outbox<'_>) {

@@ -26,6 +26,10 @@ pub(crate) struct Calls {
     /// What this node knows of the spans and roots of others' homes.
     notes: Notes,
     generation: u64,
+    /// Whether this node's program is done, and all others' are.
+    left: bool,
+    /// Whether it may hear so once more: the view has changed since, and not all may have heard it.
+    left_again: bool,
     /// The first peer that was lost: no call completes any more but with its name.
     lost: Option<NodeId>,
 }
@@ -70,6 +74,8 @@ impl Calls {
             creating: BTreeMap::new(),
             notes: Notes::default(),
             generation: 0,
+            left: false,
+            left_again: false,
             lost: None,
         }
     }
@@ -206,9 +212,15 @@ impl Calls {
         if self.lost.is_some() {
             return Ok(());
         }
-        let call = self.find(&Call::Leave).ok_or(Cause::OutOfTurn)?;
-        self.complete(call, Reply::Left, out);
-        Ok(())
+        match self.find(&Call::Leave) {
+            Some(call) => {
+                self.left = true;
+                self.complete(call, Reply::Left, out);
+                Ok(())
+            }
+            None if core::mem::take(&mut self.left_again) => Ok(()),
+            None => Err(Cause::OutOfTurn),
+        }
     }
 
     /// What a name stands for.
@@ -317,6 +329,11 @@ impl Calls {
         self.creating.iter().map(|(name, &layout)| (name, layout))
     }
 
+    /// Whether this node's program is done, and the coordinator was told so.
+    pub fn has_left(&self) -> bool {
+        self.left || self.is_in(&Call::Leave)
+    }
+
     /// How many barriers this node has passed.
     pub fn generation(&self) -> u64 {
         self.generation
@@ -325,6 +342,7 @@ impl Calls {
     /// Another view: what was asked and not answered is to be asked anew.
     pub fn install(&mut self, placement: Placement) {
         self.placement = placement;
+        self.left_again = self.left;
         for waiting in self.waiting.values_mut() {
             if let Call::Lease(lease) = &mut waiting.call {
                 // Who denied it may have room by now: what others granted, it may grant.
@@ -367,18 +385,23 @@ impl Calls {
         out: &mut Outbox<'_>,
     ) {
         if let Some(call) = self.find(&Call::Barrier).filter(|_| self.generation < passed) {
-            self.generation = passed;
             self.complete(call, Reply::BarrierPassed { view }, out);
         }
+        // Who has joined counts from where the others are.
+        self.generation = self.generation.max(passed);
         let waiting = core::mem::take(&mut self.waiting);
         for (id, Waiting { call, .. }) in waiting {
             let gone = match &call {
                 Call::Lock { lock, wait: _ } => lost(*lock),
                 Call::Barrier | Call::Leave | Call::Root { .. } | Call::Lease(_) | Call::Find { .. } => None,
             };
-            match gone {
-                Some(lost) => out.act(Action::Complete { call: id, reply: Reply::Lost(lost) }),
-                None => self.ask(id, call, out),
+            if let Some(lost) = gone {
+                out.act(Action::Complete { call: id, reply: Reply::Lost(lost) });
+            } else if call == Call::Leave {
+                // All members have reported who is done.
+                self.waiting.insert(id, Waiting { call, asked: self.placement.coordinator });
+            } else {
+                self.ask(id, call, out);
             }
         }
     }

@@ -118,11 +118,16 @@ impl Checks<'_> {
                 require(run.pages > 0 && inside, Cause::PageOutside)
             }),
             Report::Locks { held } => held.iter().try_for_each(|(lock, _)| self.address(lock.0)),
+            Report::Orphans { locks } => locks.iter().try_for_each(|(lock, _)| self.address(lock.0)),
             Report::Spans { spans } => spans.iter().try_for_each(|span| self.span(*span)),
             Report::Root { name, layout: _, address } => {
                 self.name(name).and(address.map_or(Ok(()), |address| self.address(address)))
             }
-            Report::End { .. } | Report::Ready | Report::Replicated => Ok(()),
+            Report::Retired(_)
+            | Report::Groups { .. }
+            | Report::End(_)
+            | Report::Ready
+            | Report::Replicated => Ok(()),
         }
     }
 

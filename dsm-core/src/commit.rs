@@ -22,6 +22,7 @@ use crate::ids::{LockId, NodeId, PageId, RecordId, Version, ViewId};
 use crate::limits;
 use crate::message::{Commit, Custody, Message, SpanRange};
 use crate::outbox::Outbox;
+use core::ops::Range;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// The commits of one node: its own, and those that it keeps for others.
@@ -40,8 +41,11 @@ pub(crate) struct Commits {
     dirty: BTreeSet<PageId>,
     /// Pages of this node whose committed state has fewer holders than it should.
     thin: BTreeSet<PageId>,
-    /// Records that some buddy has not acked, in order.
+    /// Records that some buddy has not acked, in order, and how many pages they have in all.
     records: VecDeque<Record>,
+    unacked_pages: usize,
+    /// How many of those and of the dirty pages there may be before stores to further ones wait.
+    unreplicated_max: usize,
     /// Domains with an open section on this node.
     sections: BTreeMap<LockId, Vec<SpanRange>>,
     incoming: BTreeMap<NodeId, Incoming>,
@@ -105,10 +109,17 @@ impl Commits {
             dirty: BTreeSet::new(),
             thin: BTreeSet::new(),
             records: VecDeque::new(),
+            unacked_pages: 0,
+            unreplicated_max: limits::UNREPLICATED_PAGES_MAX,
             sections: BTreeMap::new(),
             incoming: BTreeMap::new(),
             postponed: None,
         }
+    }
+
+    /// Stores to further pages wait while more than `pages` are not replicated.
+    pub fn bound_unreplicated(&mut self, pages: usize) {
+        self.unreplicated_max = pages;
     }
 
     /// Whether anything is replicated.
@@ -200,6 +211,12 @@ impl Commits {
         self.is_on() && self.dirty.len() >= limits::WRITE_BEHIND_PAGES
     }
 
+    /// Whether so much is not replicated yet that a store to another page should wait for acks: some are to come, and
+    /// they depend on nothing that this node does.
+    pub fn is_full(&self) -> bool {
+        !self.records.is_empty() && self.unacked_pages + self.dirty.len() > self.unreplicated_max
+    }
+
     /// Commits `pages`, all of which are protected now, and says which record that is.
     pub fn begin(&mut self, pages: Vec<PageId>, out: &mut Outbox<'_>) {
         let (id, previous) = self.next_record();
@@ -229,10 +246,12 @@ impl Commits {
         if !self.is_on() {
             return Vec::new();
         }
+        let has_twin = |page: &PageId| self.pages.get(page).is_some_and(|state| state.twin);
+        // What a section has stored to that has no twin, waits for the section's end.
+        let may = |page: &&PageId| !self.is_dirty(**page) || !self.withholds(**page) || has_twin(page);
+        let some = self.thin.iter().filter(may).take(limits::WRITE_BEHIND_PAGES);
         let (withheld, free): (Vec<PageId>, Vec<PageId>) =
-            self.thin.iter().take(limits::WRITE_BEHIND_PAGES).partition(|page| {
-                self.withholds(**page) && self.pages.get(page).is_some_and(|state| state.twin)
-            });
+            some.partition(|page| self.withholds(**page) && has_twin(page));
         if withheld.is_empty() {
             return free;
         }
@@ -270,6 +289,7 @@ impl Commits {
         for buddy in self.buddies.iter() {
             out.send(buddy, Message::Commit(Commit::End { record: id, previous, pages: count }));
         }
+        self.unacked_pages += pages.len();
         self.records.push_back(Record { id, pages, unacked: self.buddies, thickens });
     }
 
@@ -295,6 +315,7 @@ impl Commits {
         let mut clean = Vec::new();
         while self.records.front().is_some_and(|record| record.unacked.is_empty()) {
             let Some(record) = self.records.pop_front() else { break };
+            self.unacked_pages -= record.pages.len();
             for page in record.pages {
                 self.replicated(page, record.id, out);
                 if self.is_clean(page) {
@@ -387,6 +408,17 @@ impl Commits {
         true
     }
 
+    /// `page` has come with its ownership, and is not stored to yet.
+    pub fn taken_over(&mut self, page: PageId, custody: Option<Custody>) {
+        let me = self.me;
+        if let Some(custody) = custody {
+            self.saw(custody.version);
+            let state = self.pages.entry(page).or_default();
+            state.custody = Some(Custody { holders: custody.holders.without(me), ..custody });
+            state.kept = None;
+        }
+    }
+
     /// Whether `page` was stored to since its last record.
     pub fn is_dirty(&self, page: PageId) -> bool {
         self.dirty.contains(&page)
@@ -432,9 +464,9 @@ impl Commits {
         })
     }
 
-    /// Another view: records under way mean nothing any more, and what they had is dirty again. Copies that others
-    /// kept and that are gone with them are missed.
-    pub fn install(&mut self, view: ViewId, members: Copyset, buddies: Copyset) {
+    /// Another view, to which these have come from the one before: records under way mean nothing any more, and what they
+    /// had is dirty again. Copies that others kept and that are gone with them are missed.
+    pub fn install(&mut self, view: ViewId, survivors: Copyset, buddies: Copyset) {
         self.view = view;
         self.clock = RecordId::NONE;
         self.last = RecordId::NONE;
@@ -451,37 +483,41 @@ impl Commits {
                 }
             }
         }
+        self.unacked_pages = 0;
         self.incoming.clear();
         self.buddies = buddies;
         for state in self.pages.values_mut() {
             state.record = None;
             if let Some(custody) = &mut state.custody {
-                custody.holders = custody.holders.intersection(members);
+                custody.holders = custody.holders.intersection(survivors);
             }
         }
         self.postponed.get_or_insert_default().clear();
     }
 
-    /// All reports are in. Every page that this node owns is to have all its holders again.
+    /// All members have recovered. Every one of the pages that this node owns, in ascending order, is to have all its
+    /// holders again.
     pub fn resume(&mut self, owned: impl Iterator<Item = PageId>) {
         if !self.is_on() {
             return;
         }
-        for page in owned {
-            let custody = self.pages.get(&page).and_then(|state| state.custody);
-            let whole = match custody {
-                Some(custody) => self.buddies.minus(custody.holders).is_empty(),
+        let mut states = self.pages.iter().peekable();
+        let is_thin = |page: &PageId| {
+            while states.next_if(|(before, _)| *before < page).is_some() {}
+            let custody = states.next_if(|(same, _)| *same == page).and_then(|(_, state)| state.custody);
+            match custody {
+                Some(custody) => !self.buddies.minus(custody.holders).is_empty(),
                 // Never committed: it will be when somebody asks for it, or its section ends.
-                None => self.dirty.contains(&page),
-            };
-            if !whole {
-                self.thin.insert(page);
+                None => !self.dirty.contains(page),
             }
-        }
+        };
+        let mut thin = owned.filter(is_thin).collect();
+        self.thin.append(&mut thin);
     }
 
     /// This node has taken over a page whose owner is gone; `kept` is what members reported that they keep of it. What
-    /// this node has of it may be later than any of these: it is committed anew. Who has one of the `copies` may keep a
+    /// this node has of it may be later than any of these: it is committed anew, in the background unless somebody waits
+    /// for it, since nobody can have stored to it meanwhile. Who has one of the `copies` may keep a
     /// state besides, which is needed until then.
     pub fn adopt(&mut self, page: PageId, kept: &[(NodeId, Version)], copies: Copyset) {
         let version = kept.iter().map(|(_, version)| *version).max();
@@ -491,7 +527,6 @@ impl Commits {
         state.kept = None;
         state.custody = version.map(|version| Custody { version, holders });
         if self.is_on() {
-            self.dirty.insert(page);
             self.thin.insert(page);
             // All states of earlier views: those of this one have a record number.
             let before = Version { view: self.view, record: RecordId::NONE };
@@ -500,27 +535,41 @@ impl Commits {
         }
     }
 
-    /// Of a page that this node goes on owning, `kept` is what members reported that they keep; who has one of the
+    /// Of these pages, which this node goes on owning, `kept` is what members reported that they keep; who has one of the
     /// `copies` may keep a state besides. What a message on its way would have released, is released anew.
-    pub fn reported(&mut self, page: PageId, kept: &[(NodeId, Version)], copies: Copyset) {
-        let Some(custody) = self.pages.get_mut(&page).and_then(|state| state.custody.as_mut()) else {
+    pub fn reported(&mut self, pages: Range<u64>, kept: &[(NodeId, Version)], copies: Copyset) {
+        if kept.is_empty() && copies.is_empty() {
             return;
-        };
-        let besides = copies.minus(custody.holders).iter().map(|holder| (holder, page, custody.version));
-        self.postponed.get_or_insert_default().extend(besides);
-        for &(node, version) in kept {
-            if version < custody.version {
-                custody.holders = custody.holders.without(node);
-                self.postponed.get_or_insert_default().push((node, page, custody.version));
+        }
+        let postponed = self.postponed.get_or_insert_default();
+        for (&page, state) in self.pages.range_mut(PageId(pages.start)..PageId(pages.end)) {
+            let Some(custody) = &mut state.custody else {
+                // Taken over in a view in which not all went on: it will be committed anew, as then.
+                let before = Version { view: self.view, record: RecordId::NONE };
+                postponed.extend(copies.iter().map(|holder| (holder, page, before)));
+                continue;
+            };
+            let besides = copies.minus(custody.holders).iter().map(|holder| (holder, page, custody.version));
+            postponed.extend(besides);
+            for &(node, version) in kept {
+                if version < custody.version {
+                    custody.holders = custody.holders.without(node);
+                    postponed.push((node, page, custody.version));
+                }
             }
         }
     }
 
-    /// A page is lost.
-    pub fn forget(&mut self, page: PageId) {
-        self.pages.remove(&page);
-        self.dirty.remove(&page);
-        self.thin.remove(&page);
+    /// These pages are lost.
+    pub fn forget(&mut self, pages: Range<PageId>) {
+        for page in self.pages.range(pages.clone()).map(|(page, _)| *page).collect::<Vec<_>>() {
+            self.pages.remove(&page);
+        }
+        for set in [&mut self.dirty, &mut self.thin] {
+            for page in set.range(pages.clone()).copied().collect::<Vec<_>>() {
+                set.remove(&page);
+            }
+        }
     }
 
     /// Whether all pages of this node have all their holders, and nothing is under way.

@@ -43,6 +43,9 @@ pub enum Event {
     /// The members have agreed on another view. Messages of earlier views do not come any more, and those of later ones
     /// not before that view is installed.
     ViewInstalled(View),
+    /// This node was let into the view that its machine was made with ([`crate::Machine::joining`]): the first fact of
+    /// such a machine, and of no other.
+    Joined,
     /// A peer is gone for good, and there is no membership to agree on a view without it: nothing more will come from it, and nothing that is sent will reach it.
     PeerLost {
         /// Which.

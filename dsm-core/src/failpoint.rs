@@ -42,12 +42,14 @@ pub enum Deed {
     Delay(Duration),
     /// The message is lost. Has no effect on what is no message.
     Drop,
+    /// The node's own thread fails, as by a mistake in it.
+    Panic,
 }
 
 /// Why a text names no failpoints.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 #[error(
-    "{text:?} is no failpoint: {cause}; write [send:|sent:|receive:|received:]NAME[@N|@N..]=kill|stop|drop|delay:5ms"
+    "{text:?} is no failpoint: {cause}; write [send:|sent:|receive:|received:]NAME[@N|@N..]=kill|stop|drop|panic|delay:5ms"
 )]
 pub struct NotAFailpoint {
     text: String,
@@ -130,6 +132,7 @@ impl Armed {
             None if deed == "kill" => Deed::Kill,
             None if deed == "stop" => Deed::Stop,
             None if deed == "drop" => Deed::Drop,
+            None if deed == "panic" => Deed::Panic,
             Some(_) | None => return Err(refuse("nobody knows what to do")),
         };
         Ok(Armed { moment, name: name.to_owned(), nth, onward, deed, seen: 0 })

@@ -94,11 +94,11 @@ impl Home {
         Ok(())
     }
 
-    /// The pages that somebody has stored to, and whose each was last: whoever may store to it now, if that node is not
-    /// among `members` and so cannot tell by itself.
-    pub fn written(&self, members: Copyset) -> impl Iterator<Item = (PageId, NodeId)> + '_ {
+    /// The pages that somebody has stored to, and whose each was last: whoever may store to it now, if that node is `gone`
+    /// and so cannot tell by itself.
+    pub fn written(&self, gone: Copyset) -> impl Iterator<Item = (PageId, NodeId)> + '_ {
         let owner = move |entry: &Entry| match entry.active {
-            Some(Fault { transaction, want: Want::Write }) if !members.contains(transaction.node) => {
+            Some(Fault { transaction, want: Want::Write }) if gone.contains(transaction.node) => {
                 Some(transaction.node)
             }
             Some(_) | None => entry.owner,
@@ -106,14 +106,11 @@ impl Home {
         self.entries.iter().filter_map(move |(page, entry)| Some((*page, owner(entry)?)))
     }
 
-    /// Another view: the directory is told anew.
-    pub fn clear(&mut self) {
-        self.entries.clear();
-    }
-
-    /// A member owns `page`, and others have copies.
-    pub fn restore(&mut self, page: PageId, owner: NodeId, readers: Copyset) {
-        self.entries.insert(page, Entry { owner: Some(owner), readers, ..Entry::default() });
+    /// Another view: the directory is told anew. These are its pages, in ascending order, and the owner and the readers of
+    /// each.
+    pub fn restore(&mut self, pages: impl Iterator<Item = (PageId, (NodeId, Copyset))>) {
+        let entry = |(owner, readers)| Entry { owner: Some(owner), readers, ..Entry::default() };
+        self.entries = pages.map(|(page, holders)| (page, entry(holders))).collect();
     }
 
     /// A peer is gone. What it owned is lost, its read copies need no invalidation, and its faults end.

@@ -45,6 +45,9 @@ impl fmt::Display for Incarnation {
 pub struct ViewId(pub u64);
 
 impl ViewId {
+    /// Before the first.
+    pub const NONE: ViewId = ViewId(0);
+
     /// The membership that a cluster starts with.
     pub const FIRST: ViewId = ViewId(1);
 }

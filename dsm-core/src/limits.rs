@@ -73,14 +73,18 @@ pub const HOLD_BACK_MAX: Duration = Duration::from_micros(200);
 /// A mebibyte of the smallest pages takes a millisecond or so on its way.
 pub const WRITE_BEHIND_PAGES: usize = 256;
 
+/// Pages that a node may have stored to and that are not replicated yet: while there are more, and acks are to come, its
+/// further stores wait for those. So much is what a buddy must have room for, and what a sender can fall behind. With
+/// the smallest pages it is 16 MiB: sixteen records' worth of [`WRITE_BEHIND_PAGES`] under way at once, more than a link
+/// of a gigabyte per second holds in ten milliseconds, so that no store waits while its buddies keep up.
+pub const UNREPLICATED_PAGES_MAX: usize = 1 << 12;
+
 /// Pages in one record: what a section may write before it ends. A buddy sets a record aside until it is whole.
 pub const RECORD_PAGES_MAX: usize = 1 << 16;
 
-/// Runs of pages in one message of a report: they fit into a control message however large their numbers are.
-pub const REPORT_RUNS_MAX: usize = 16;
-
-/// Locks or spans in one message of a report, as above.
-pub const REPORT_ITEMS_MAX: usize = 16;
+/// The length of the runs, locks or spans in one message of a report, encoded, in bytes: what is left of a control
+/// message once it says what it is.
+pub const REPORT_LENGTH_MAX: usize = CONTROL_LENGTH_MAX - 16;
 
 /// The low bits of a transaction's number that only its node can tell beforehand, where numbers are keyed. A peer that
 /// names a transaction that it was never told of, by mistake or by damage, is wrong 65,535 times in 65,536, and has
@@ -93,5 +97,7 @@ pub const RESIDENCY_POLL: Duration = Duration::from_micros(20);
 const _: () = assert!(NODES_MAX <= Copyset::BITS);
 const _: () = assert!(PAGE_SIZE_MAX <= SEGMENT_SIZE);
 const _: () = assert!(PAGE_SIZE_MIN.is_power_of_two() && PAGE_SIZE_MAX.is_power_of_two());
+const _: () =
+    assert!(WRITE_BEHIND_PAGES < UNREPLICATED_PAGES_MAX && UNREPLICATED_PAGES_MAX < RECORD_PAGES_MAX);
 const _: () = assert!(NAME_LENGTH_MAX * 2 < CONTROL_LENGTH_MAX);
 const _: () = assert!(STRADDLE_PATIENCE.as_nanos() > RESIDENCY_MAX.as_nanos());

@@ -28,7 +28,7 @@ use crate::message::{Custody, Message, Payload};
 use crate::outbox::Outbox;
 use crate::time::Time;
 use core::time::Duration;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// The pages of one node.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
@@ -37,6 +37,8 @@ pub(crate) struct Local {
     pages: BTreeMap<PageId, Page>,
     /// How many transactions this node has had.
     transactions: u64,
+    /// Pages that threads of this node want to store to, once less is to be replicated.
+    held: BTreeSet<PageId>,
     /// Makes their numbers hard to guess, where there is one.
     key: Option<u64>,
     commits: Commits,
@@ -132,7 +134,7 @@ impl Page {
 
 impl Local {
     pub fn new(me: NodeId, commits: Commits) -> Local {
-        Local { me, pages: BTreeMap::new(), transactions: 0, key: None, commits }
+        Local { me, pages: BTreeMap::new(), transactions: 0, held: BTreeSet::new(), key: None, commits }
     }
 
     /// Numbers this node's transactions so that whoever does not know `key` cannot name one that it was not told of.
@@ -184,13 +186,20 @@ impl Local {
     /// A thread of this node faulted.
     pub fn fault(&mut self, now: Time, page: PageId, want: Want, home: NodeId, out: &mut Outbox<'_>) {
         let number = self.number_of(self.transactions + 1);
-        let state = self.pages.entry(page).or_insert(Page::UNTOUCHED);
-        if state.access >= want.access() {
-            out.act(Action::Refresh { page, access: state.access });
+        let (access, pends) = self
+            .pages
+            .get(&page)
+            .map_or((Access::None, false), |state| (state.access, state.pending.is_some()));
+        if access >= want.access() {
+            out.act(Action::Refresh { page, access });
             return;
         }
-        if state.pending.is_some() {
+        if pends {
             // The thread is woken by the grant that is under way. If that allows too little, it faults again.
+            return;
+        }
+        if want == Want::Write && self.commits.is_full() && !self.commits.is_dirty(page) {
+            self.held.insert(page);
             return;
         }
         if self.resolve_as_owner(now, page, want, out) {
@@ -370,6 +379,9 @@ impl Local {
 
     /// Checks what must hold between events.
     pub fn invariants(&self) -> Result<(), String> {
+        if let Some(page) = self.held.first().filter(|_| !self.commits.is_full()) {
+            return Err(format!("a store to {page} waits for nothing"));
+        }
         for (page, state) in &self.pages {
             if let Some(pending) = &state.pending {
                 if state.access >= pending.want.access() {
@@ -406,7 +418,8 @@ impl Local {
 
     /// Whether no fault is under way and no revocation is owed.
     pub fn is_quiet(&self) -> bool {
-        self.pages.values().all(|page| page.pending.is_none() && page.revocation.is_none())
+        self.held.is_empty()
+            && self.pages.values().all(|page| page.pending.is_none() && page.revocation.is_none())
     }
 
     /// The number of this node's `count`th transaction. Numbers only grow, so none comes twice.
@@ -493,9 +506,17 @@ impl Local {
         if !awaiting.minus(pending.acked).is_empty() {
             return;
         }
-        let (transaction, contended, custody) = (pending.transaction, pending.contended, pending.custody);
+        let Pending { transaction, want, contended, custody, .. } = *pending;
         state.pending = None;
         match access {
+            // A load of a page that is expected to be stored to next: the store is to wait for its turn.
+            Access::Write if want == Want::Read && self.commits.is_full() => {
+                state.ownership = Ownership::Sole;
+                state.access = Access::Read;
+                state.installed = Some(now);
+                self.commits.taken_over(page, custody);
+                out.act(Action::Install { page, access: Access::Read, payload });
+            }
             Access::Write => self.allow_stores(now, page, payload, custody, out),
             Access::Read | Access::None => {
                 state.access = access;

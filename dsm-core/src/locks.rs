@@ -91,34 +91,49 @@ impl Locks {
         Ok(())
     }
 
-    /// Another view: who holds what is told anew, and who waits asks anew. What is known of the dead stays, also when
-    /// the members had not told all before the next of them died.
-    pub fn install(&mut self, members: Copyset) {
+    /// Another view, to which these have come from the one before: who holds what is told anew, and who waits asks anew.
+    /// What is known of the dead stays, also when the members had not told all before the next of them died.
+    pub fn install(&mut self, survivors: Copyset) {
         self.quota = Quota::default();
         self.untold.append(&mut self.held);
-        let dead = |lock: &Lock| !members.contains(lock.holder.node);
+        let dead = |lock: &Lock| !survivors.contains(lock.holder.node);
         let orphans = self.untold.iter().filter(|(_, lock)| dead(lock));
         self.orphaned.extend(orphans.map(|(&lock, state)| (lock, state.holder.node)));
         self.untold.retain(|_, lock| !dead(lock));
     }
 
-    /// A member holds `lock`.
-    pub fn restore(&mut self, lock: LockId, holder: Ticket) {
-        self.orphaned.remove(&lock);
-        // It holds the lock, whatever else it holds.
-        self.quota.take(holder.node);
-        self.untold.remove(&lock);
-        self.held.insert(lock, Lock { holder, recovered: None, waiting: VecDeque::new() });
+    /// What the home of each lock is to know of the dead: those whose holders died, and those of which a dead holder was
+    /// told to one that may not have heard of it.
+    pub fn orphans(&self) -> impl Iterator<Item = (LockId, NodeId)> + '_ {
+        let untold = self.untold.iter().filter_map(|(&lock, state)| Some((lock, state.recovered?)));
+        self.orphaned.iter().map(|(&lock, &dead)| (lock, dead)).chain(untold)
     }
 
-    /// All members have told what they hold. Who does not hold what was granted to it, has released it or never heard
-    /// of it: whoever is next is told of the dead in both cases, since they cannot be told apart.
-    pub fn restored(&mut self) {
-        for (lock, Lock { recovered, .. }) in core::mem::take(&mut self.untold) {
-            if let Some(dead) = recovered {
-                self.orphaned.entry(lock).or_insert(dead);
-            }
+    /// All members have reported: what is known of locks that are homed `here`, is told by them.
+    pub fn clear(&mut self, here: impl Fn(LockId) -> bool) {
+        self.orphaned.retain(|lock, _| !here(*lock));
+        self.untold.retain(|lock, _| !here(*lock));
+    }
+
+    /// All members have drawn their conclusions: whoever is home of a lock knows what others knew before, and will know
+    /// of its end. Before that, it may have died with what it was told.
+    pub fn resume(&mut self, here: impl Fn(LockId) -> bool) {
+        self.orphaned.retain(|lock, _| here(*lock));
+        self.untold.clear();
+    }
+
+    /// The holder of `lock` died with it, as some member knows. Locks that are held have been restored.
+    pub fn restore_orphan(&mut self, lock: LockId, dead: NodeId) {
+        if !self.held.contains_key(&lock) {
+            self.orphaned.entry(lock).or_insert(dead);
         }
+    }
+
+    /// A member holds `lock`.
+    pub fn restore(&mut self, lock: LockId, holder: Ticket) {
+        // It holds the lock, whatever else it holds.
+        self.quota.take(holder.node);
+        self.held.insert(lock, Lock { holder, recovered: None, waiting: VecDeque::new() });
     }
 
     /// Whether no lock is held.
@@ -153,8 +168,14 @@ mod tests {
     fn held_by(node: u16) -> Locks {
         let mut locks = Locks::default();
         locks.restore(LOCK, ticket(node));
-        locks.restored();
         locks
+    }
+
+    /// All members have told that they hold no lock.
+    fn nobody_holds(locks: &mut Locks) {
+        let orphans: Vec<_> = locks.orphans().collect();
+        locks.clear(|_| true);
+        orphans.into_iter().for_each(|(lock, dead)| locks.restore_orphan(lock, dead));
     }
 
     #[test]
@@ -162,7 +183,7 @@ mod tests {
         let mut locks = held_by(2);
         locks.install(Copyset::first(3));
         locks.install(Copyset::first(2));
-        locks.restored();
+        nobody_holds(&mut locks);
         assert_eq!(granted(&mut locks), Some(NodeId(2)));
     }
 
@@ -170,10 +191,10 @@ mod tests {
     fn a_grant_that_a_change_of_the_view_swallows_is_said_again() {
         let mut locks = held_by(2);
         locks.install(Copyset::first(2));
-        locks.restored();
+        nobody_holds(&mut locks);
         assert_eq!(granted(&mut locks), Some(NodeId(2)));
         locks.install(Copyset::first(2));
-        locks.restored();
+        nobody_holds(&mut locks);
         assert_eq!(granted(&mut locks), Some(NodeId(2)));
     }
 
@@ -181,9 +202,9 @@ mod tests {
     fn who_released_a_lock_before_is_not_missed() {
         let mut locks = held_by(2);
         locks.install(Copyset::first(3));
-        locks.restored();
+        nobody_holds(&mut locks);
         locks.install(Copyset::first(2));
-        locks.restored();
+        nobody_holds(&mut locks);
         assert_eq!(granted(&mut locks), None);
     }
 }

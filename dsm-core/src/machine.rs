@@ -3,11 +3,12 @@
 //! It validates what peers say, and hands each message to the part that it concerns. It decides nothing itself.
 
 use crate::access::Access;
+mod asked;
 mod recover;
+mod report;
 mod sections;
 
-use crate::access::Want;
-use crate::action::{Action, Actions, Cause, Replication, Reply};
+use crate::action::{Action, Actions, Cause};
 use crate::barrier::Barrier;
 use crate::calls::Calls;
 use crate::checks::Checks;
@@ -19,7 +20,7 @@ use crate::home::Home;
 use crate::ids::{Address, CallId, Incarnation, NodeId, PageId, RecordId, TransactionId, Version};
 use crate::local::{Forward, Grant, Local};
 use crate::locks::Locks;
-use crate::message::{Commit, Custody, Lost, Message, Payload, SpanOwner};
+use crate::message::{Commit, Custody, Message, Payload, SpanOwner};
 use crate::outbox::Outbox;
 use crate::placement::Placement;
 use crate::recovery::{Phase, Recovery};
@@ -110,6 +111,23 @@ impl Machine {
     /// If `me` is not a member.
     #[must_use]
     pub fn in_view(me: NodeId, view: View, geometry: Geometry) -> Machine {
+        let placement = Placement::new(geometry, view.members());
+        Machine { spans: Spans::new(me, placement), ..Machine::with(me, Recovery::new(view), geometry) }
+    }
+
+    /// The machine of `me`, which the members of a cluster have let into `view`. It holds nothing and knows nothing: the
+    /// first fact that it is to be told is [`Event::Joined`], upon which it reports that to the others, as they report
+    /// to it what they hold. It serves once all have recovered from the change of the view, as they do.
+    ///
+    /// # Panics
+    /// If `me` is not a member.
+    #[must_use]
+    pub fn joining(me: NodeId, view: View, geometry: Geometry) -> Machine {
+        Machine::with(me, Recovery::joining(view), geometry)
+    }
+
+    fn with(me: NodeId, recovery: Recovery, geometry: Geometry) -> Machine {
+        let view = &recovery.view;
         let members = view.members();
         assert!(members.contains(me), "{me} is not a member of {members:?}");
         let placement = Placement::new(geometry, members);
@@ -121,16 +139,24 @@ impl Machine {
             local: Local::new(me, commits),
             home: Home::default(),
             locks: Locks::default(),
-            barrier: Barrier::new(members, view.id(), 0),
+            barrier: Barrier::new(members, view.id(), 0, Copyset::EMPTY),
             roots: Roots::default(),
-            spans: Spans::new(me, placement),
+            spans: Spans::joining(me, placement),
             calls: Calls::new(me, placement),
-            recovery: Recovery::new(view),
+            recovery,
             announced: false,
             ordered: VecDeque::new(),
             given_up: Vec::new(),
             to_self: VecDeque::new(),
         }
+    }
+
+    /// The same machine, which lets its threads store to no more than `pages` pages while that much waits to be
+    /// replicated, instead of [`limits::UNREPLICATED_PAGES_MAX`](crate::limits::UNREPLICATED_PAGES_MAX).
+    #[must_use]
+    pub fn with_unreplicated_max(mut self, pages: usize) -> Machine {
+        self.local.commits().bound_unreplicated(pages);
+        self
     }
 
     /// The same machine, which numbers its transactions so that no peer names one by mistake. A grant is taken from
@@ -160,6 +186,7 @@ impl Machine {
             | Event::Probed { .. }
             | Event::Command { .. }
             | Event::ViewInstalled(_)
+            | Event::Joined
             | Event::PeerLost { .. } => None,
         };
         let mut to_self = core::mem::take(&mut self.to_self);
@@ -171,6 +198,7 @@ impl Machine {
             Event::Probed { page, progress } => self.local.probed(now, page, progress, &mut outbox),
             Event::Command { call, command } => self.command(now, call, command, &mut outbox),
             Event::ViewInstalled(view) => self.install(view, &mut outbox),
+            Event::Joined => self.report(&mut outbox),
             Event::PeerLost { node } => {
                 let placement = self.placement;
                 self.local.peer_lost(now, node, |page| placement.home_of(page), &mut outbox);
@@ -236,7 +264,7 @@ impl Machine {
     /// Whether all pages of this node are known to be replicated as they should be.
     #[must_use]
     pub fn is_fully_replicated(&self) -> bool {
-        self.recovery.since.is_empty()
+        self.recovery.is_replicated()
     }
 
     /// Whether this node owns `page`.
@@ -360,85 +388,6 @@ impl Machine {
         }
     }
 
-    fn fault(&mut self, now: Time, page: PageId, want: Want, out: &mut Outbox<'_>) {
-        assert!(self.placement.geometry.contains(page), "a fault on {page}, outside the region");
-        if let Some(lost) = self.recovery.lost(page) {
-            out.act(Action::Replicate(Replication::Poison { first: page, pages: 1, lost }));
-            return;
-        }
-        if self.recovery.phase != Phase::Settled && self.local.access(page) < want.access() {
-            self.recovery.deferred.push(Event::Fault { page, want });
-            return;
-        }
-        let home = self.placement.home_of(page);
-        self.local.fault(now, page, want, home, out);
-        if self.gone.contains(home) && self.local.access(page) < want.access() {
-            out.act(Action::Doom { page, node: home });
-        }
-    }
-
-    fn command(&mut self, now: Time, call: CallId, command: Command, out: &mut Outbox<'_>) {
-        if let Some(lost) = self.asks_for_lost(&command) {
-            out.act(Action::Complete { call, reply: Reply::Lost(lost) });
-            return;
-        }
-        if self.recovery.phase != Phase::Settled {
-            self.recovery.deferred.push(Event::Command { call, command });
-            return;
-        }
-        match command {
-            Command::Cover { lock, spans } => {
-                self.local.cover(lock, &spans, out);
-                out.act(Action::Complete { call, reply: Reply::Covered });
-            }
-            Command::Ensure { page } => self.ensure(now, call, page, out),
-            Command::Unlock { lock, acquired } => self.end_sections(call, &[(lock, acquired)], out),
-            Command::UnlockTogether { locks } => self.end_sections(call, &locks, out),
-            Command::SpanReturn { .. } | Command::Free { .. } => self.give_up(call, command, out),
-            Command::Barrier | Command::Leave | Command::RootPublish { .. } | Command::Sync => {
-                self.order(call, command, out)
-            }
-            Command::Lock { .. }
-            | Command::LockWithdraw { .. }
-            | Command::RootClaim { .. }
-            | Command::RootAbandon { .. }
-            | Command::SpanLease { .. }
-            | Command::SpanFind { .. } => self.calls.command(call, command, out),
-        }
-    }
-
-    /// What a command asks for, if that is lost. It stays lost: no answer is later than this.
-    fn asks_for_lost(&self, command: &Command) -> Option<Lost> {
-        match command {
-            Command::Lock { lock, .. } => self.recovery.lost_domain(*lock, self.placement.geometry),
-            Command::Ensure { page } => self.recovery.lost(*page),
-            Command::Cover { .. }
-            | Command::Unlock { .. }
-            | Command::UnlockTogether { .. }
-            | Command::Barrier
-            | Command::Leave
-            | Command::RootPublish { .. }
-            | Command::Sync
-            | Command::LockWithdraw { .. }
-            | Command::RootClaim { .. }
-            | Command::RootAbandon { .. }
-            | Command::SpanLease { .. }
-            | Command::SpanReturn { .. }
-            | Command::SpanFind { .. }
-            | Command::Free { .. } => None,
-        }
-    }
-
-    /// A thread wants `page` to be here: what it waits for is the same as if it had loaded from it.
-    fn ensure(&mut self, now: Time, call: CallId, page: PageId, out: &mut Outbox<'_>) {
-        if self.local.access(page) >= Access::Read {
-            out.act(Action::Complete { call, reply: Reply::Ensured });
-            return;
-        }
-        self.calls.ensure(call, page);
-        self.fault(now, page, Want::Read, out);
-    }
-
     fn receive_from_peer(&mut self, now: Time, from: NodeId, message: Message, out: &mut Outbox<'_>) {
         let checked = if from == self.me || !self.placement.members.contains(from) {
             Err(Cause::NotMember)
@@ -537,7 +486,7 @@ impl Machine {
             }
             Message::SpanFound { ticket, span } => self.calls.span_found(from, ticket, span, out)?,
             Message::Free { address } => self.free(from, address, out)?,
-            Message::Commit(commit) => self.receive_commit(from, commit, out)?,
+            Message::Commit(commit) => self.receive_commit(now, from, commit, out)?,
             Message::Note(note) => self.calls.notes().take(note),
             Message::Report(report) => self.receive_report(now, from, report, out)?,
         }

@@ -410,6 +410,32 @@ pub enum Note {
     },
 }
 
+/// Where a member stands, as it reports it after a change of the view.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+pub struct Standing {
+    /// How many barriers it has passed.
+    pub generation: u64,
+    /// Whether its program is done.
+    pub left: bool,
+    /// The view by which its directory goes; [`ViewId::NONE`] if it has none.
+    pub directory: ViewId,
+    /// The members over which the homes of that view are spread.
+    pub homes: Copyset,
+    /// Of members since that view, those that are gone.
+    pub gone: Copyset,
+    /// The last view of which it knows that all pages were replicated; [`ViewId::NONE`] if it knows of none.
+    pub replicated: ViewId,
+}
+
+/// The segments that some dead homes had among some members.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+pub struct Retired {
+    /// The members over which homes were spread.
+    pub homes: Copyset,
+    /// Those of them that died.
+    pub dead: Copyset,
+}
+
 /// What members tell each other after a change of the view, until all pages are replicated again.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 pub enum Report {
@@ -423,6 +449,11 @@ pub enum Report {
     Locks {
         /// The locks, and the calls that acquired them.
         held: Vec<(LockId, CallId)>,
+    },
+    /// Member → all: locks whose holders died with them, as far as the sender knows as their home, and whose each was.
+    Orphans {
+        /// The locks, and who died with each.
+        locks: Vec<(LockId, NodeId)>,
     },
     /// Member → all: spans that the sender knows to be leased.
     Spans {
@@ -438,15 +469,17 @@ pub enum Report {
         /// Where it is, once it is.
         address: Option<Address>,
     },
-    /// Member → all: the report is complete.
-    End {
-        /// How many barriers the sender has passed.
-        generation: u64,
-        /// The view by which the sender's directory goes.
-        directory: ViewId,
-        /// The last view of which the sender knows that all of its pages were replicated.
-        replicated: ViewId,
+    /// Member → all: segments of which nobody leases anything any more, since nobody knows what of them the dead had
+    /// leased.
+    Retired(Retired),
+    /// Member → all: of each node with its buddies, in each view since all pages were last known to be replicated, those
+    /// that live. Where none does, what they alone had is gone.
+    Groups {
+        /// The groups.
+        groups: Vec<Copyset>,
     },
+    /// Member → all: the report is complete.
+    End(Standing),
     /// Member → all: the sender has all reports and has drawn the conclusions; it goes on once all have.
     Ready,
     /// Member → all: all pages that the sender owns are replicated in this view.
@@ -495,7 +528,13 @@ impl Message {
             Message::Report(Report::Ready) => "Report::Ready",
             Message::Report(Report::Replicated) => "Report::Replicated",
             Message::Report(
-                Report::Locks { .. } | Report::Spans { .. } | Report::Root { .. } | Report::End { .. },
+                Report::Locks { .. }
+                | Report::Orphans { .. }
+                | Report::Spans { .. }
+                | Report::Root { .. }
+                | Report::Retired(_)
+                | Report::Groups { .. }
+                | Report::End(_),
             ) => "Report",
         }
     }

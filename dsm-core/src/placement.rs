@@ -4,6 +4,7 @@ use crate::copyset::Copyset;
 use crate::geometry::{Geometry, mix};
 use crate::ids::{Address, LockId, NodeId, PageId, SegmentId};
 use crate::message::{SpanRange, Zone};
+use core::ops::Range;
 
 /// The region's shape, the members over which its homes are spread, and the one of them that runs what there is one of.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -23,6 +24,17 @@ impl Placement {
     /// The home of `page`.
     pub fn home_of(&self, page: PageId) -> NodeId {
         self.geometry.home_of(page, self.members)
+    }
+
+    /// These pages by home, in ascending order.
+    pub fn homes_of(&self, pages: Range<u64>) -> impl Iterator<Item = (Range<u64>, NodeId)> + '_ {
+        let mut from = pages.start;
+        core::iter::from_fn(move || {
+            let first = from;
+            let segment = self.geometry.segment_of(PageId(first));
+            from = self.geometry.pages_of(segment).end.min(pages.end);
+            (first < pages.end).then(|| (first..from, self.geometry.home_of_segment(segment, self.members)))
+        })
     }
 
     /// The home of `lock`, if it lies in the region.

@@ -13,10 +13,10 @@ use crate::copyset::Copyset;
 use crate::event::Event;
 use crate::geometry::Geometry;
 use crate::ids::{Address, CallId, LockId, NodeId, PageId, ViewId};
-use crate::message::{Holding, Lost, Message, PageRun, SpanRange};
+use crate::message::{Holding, Lost, Message, PageRun, Retired, SpanRange, Standing};
 use crate::view::View;
 pub(crate) use fates::{Fate, Fates, kept};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// What a member has reported.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
@@ -26,21 +26,14 @@ pub(crate) struct Reported {
     /// Pages that a home knows to have been stored to.
     pub known: Vec<PageRun>,
     pub locks: Vec<(LockId, CallId)>,
+    /// Locks whose holders died, and whose each was.
+    pub orphans: Vec<(LockId, NodeId)>,
     pub spans: Vec<SpanRange>,
+    pub retired: Vec<Retired>,
     pub roots: Vec<(String, u64, Option<Address>)>,
+    pub groups: BTreeSet<Copyset>,
     /// What comes last: the report is complete.
-    pub end: Option<End>,
-}
-
-/// The end of a report.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub(crate) struct End {
-    /// Barriers passed.
-    pub generation: u64,
-    /// The view by which the directory goes.
-    pub directory: ViewId,
-    /// The last view known to be fully replicated.
-    pub replicated: ViewId,
+    pub end: Option<Standing>,
 }
 
 /// How far the recovery of one node is.
@@ -53,16 +46,21 @@ pub(crate) struct Recovery {
     pub ready: Copyset,
     /// Members all of whose pages are replicated in this view.
     pub replicated: Copyset,
-    /// The views since the last that was fully replicated, that one included, and this one not.
-    pub since: Vec<View>,
+    /// The last view of which it is known that all pages were replicated.
+    pub replicated_in: ViewId,
+    /// Of each node with its buddies, in each view since that one, those that live.
+    pub groups: BTreeSet<Copyset>,
     /// What members that went on have said already.
     pub held: Vec<(NodeId, Message)>,
     /// What threads of this node asked for meanwhile.
     pub deferred: Vec<Event>,
     /// Pages that are lost, as runs.
     pub lost: BTreeMap<u64, LostRun>,
-    /// The view by which this node's directory goes.
+    /// The view by which this node's directory goes, the members over which the homes of that view are spread, and those
+    /// of the members since that are gone.
     pub directory: ViewId,
+    pub homes: Copyset,
+    pub gone: Copyset,
 }
 
 /// What a node is at.
@@ -86,30 +84,71 @@ pub(crate) struct LostRun {
 }
 
 impl Recovery {
+    /// Of a member from the beginning: nothing has been stored, so all is replicated.
     pub fn new(view: View) -> Recovery {
         Recovery {
-            directory: view.id(),
-            view,
             phase: Phase::Settled,
             reports: BTreeMap::new(),
             ready: Copyset::EMPTY,
             replicated: Copyset::EMPTY,
-            since: Vec::new(),
+            replicated_in: view.id(),
+            groups: groups_of(&view).collect(),
             held: Vec::new(),
             deferred: Vec::new(),
             lost: BTreeMap::new(),
+            directory: view.id(),
+            homes: view.members(),
+            gone: Copyset::EMPTY,
+            view,
         }
     }
 
-    /// A new view: what was gathered for another means nothing any more.
-    pub fn install(&mut self, view: View) {
-        let before = core::mem::replace(&mut self.view, view);
-        self.since.push(before);
+    /// Of a member that was let into `view` and knows nothing.
+    pub fn joining(view: View) -> Recovery {
+        Recovery {
+            phase: Phase::Gathering,
+            replicated_in: ViewId::NONE,
+            directory: ViewId::NONE,
+            homes: Copyset::EMPTY,
+            ..Recovery::new(view)
+        }
+    }
+
+    /// A new view: what was gathered for another means nothing any more. Says who has come from the view before.
+    pub fn install(&mut self, view: View) -> Copyset {
+        let survivors = view.survivors_of(&self.view);
+        self.gone = self.gone.union(self.view.members().minus(survivors));
+        let living = core::mem::take(&mut self.groups).into_iter().map(|group| group.intersection(survivors));
+        self.groups = living.chain(groups_of(&view)).collect();
+        self.view = view;
         self.phase = Phase::Gathering;
         self.reports.clear();
         self.ready = Copyset::EMPTY;
         self.replicated = Copyset::EMPTY;
         self.held.clear();
+        survivors
+    }
+
+    /// Conclusions have been drawn: from here on the directory is of this view, and all know the same of the past.
+    pub fn conclude(&mut self) {
+        self.phase = Phase::Concluded;
+        self.directory = self.view.id();
+        self.homes = self.view.members();
+        self.gone = Copyset::EMPTY;
+        if let Some((replicated, groups)) = self.best_known() {
+            (self.groups, self.replicated_in) = (groups.clone(), replicated);
+        }
+    }
+
+    /// Whether all pages are known to be replicated in this view.
+    pub fn is_replicated(&self) -> bool {
+        self.replicated_in == self.view.id()
+    }
+
+    /// All members have said that all of their pages are replicated.
+    pub fn fully_replicated(&mut self) {
+        self.replicated_in = self.view.id();
+        self.groups = groups_of(&self.view).collect();
     }
 
     /// Whether every member's report is complete.
@@ -119,52 +158,37 @@ impl Recovery {
     }
 
     /// Whether some node has died together with all that kept its commits, since all pages were last known to have all
-    /// their holders.
+    /// their holders. Where nobody knows of such a time, everybody that knew is gone.
     pub fn lost_a_group(&self) -> bool {
-        let known = self.reports.values().filter_map(|report| report.end).map(|end| end.replicated).max();
-        let members = self.view.members();
-        let dead =
-            |view: &View, node: NodeId| view.buddies_of(node).with(node).intersection(members).is_empty();
-        let since = self.since.iter().filter(|view| known.is_none_or(|known| view.id() >= known));
-        since.into_iter().any(|view| view.members().iter().any(|node| dead(view, node)))
+        self.best_known().is_none_or(|(_, groups)| groups.contains(&Copyset::EMPTY))
+    }
+
+    /// Whether all members have joined just now, and those that they joined are gone.
+    pub fn knows_nothing(&self) -> bool {
+        self.best_known().is_none()
+    }
+
+    /// The last view of which some member knows that all pages were replicated, and the groups since.
+    fn best_known(&self) -> Option<(ViewId, &BTreeSet<Copyset>)> {
+        let known = self.reports.values().filter_map(|it| Some((it.end?.replicated, &it.groups)));
+        known.filter(|(view, _)| *view > ViewId::NONE).max_by_key(|(view, _)| *view)
+    }
+
+    /// Those that are gone since the members last served together.
+    pub fn all_gone(&self) -> Copyset {
+        let gone = self.reports.values().filter_map(|report| report.end).map(|end| end.gone);
+        gone.fold(Copyset::EMPTY, Copyset::union)
+    }
+
+    /// Members whose programs are done.
+    pub fn left(&self) -> Copyset {
+        let left = |report: &Reported| report.end.is_some_and(|end| end.left);
+        self.reports.iter().filter(|(_, report)| left(report)).map(|(node, _)| *node).collect()
     }
 
     /// Barriers that some member has passed.
     pub fn passed(&self) -> u64 {
         self.reports.values().filter_map(|report| report.end).map(|end| end.generation).max().unwrap_or(0)
-    }
-
-    /// Leased pages of which nobody can say whether somebody has stored to them: their home is gone.
-    fn suspects(&self, geometry: Geometry) -> Vec<PageRun> {
-        let view_of = |id: ViewId| self.since.iter().chain([&self.view]).find(|view| view.id() == id);
-        let knows = |page: PageId| {
-            self.reports.iter().any(|(node, report)| {
-                let view = report.end.and_then(|end| view_of(end.directory));
-                view.is_some_and(|view| geometry.home_of(page, view.members()) == *node)
-            })
-        };
-        let mut spans: Vec<SpanRange> =
-            self.reports.values().flat_map(|report| &report.spans).copied().collect();
-        spans.sort_unstable_by_key(|span| (span.first, span.pages));
-        let mut runs: Vec<PageRun> = Vec::new();
-        let mut from = 0;
-        for span in spans {
-            let end = span.first.0 + span.pages;
-            from = from.max(span.first.0);
-            while from < end {
-                let segment = geometry.pages_of(geometry.segment_of(PageId(from)));
-                let until = segment.end.min(end);
-                if !knows(PageId(from)) {
-                    runs.push(PageRun {
-                        first: PageId(from),
-                        pages: until - from,
-                        holding: Holding::Known { owner: None },
-                    });
-                }
-                from = until;
-            }
-        }
-        runs
     }
 
     /// Adds a run to the pages that are lost. What of it was not lost before, by run.
@@ -201,14 +225,43 @@ impl Recovery {
     }
 }
 
-/// Pages with what is held of them, in ascending order, as runs.
-pub(crate) fn runs(pages: impl Iterator<Item = (PageId, Holding)>) -> Vec<PageRun> {
-    let mut runs: Vec<PageRun> = Vec::new();
-    for (page, holding) in pages {
-        match runs.last_mut() {
-            Some(run) if run.holding == holding && run.first.0 + run.pages == page.0 => run.pages += 1,
-            Some(_) | None => runs.push(PageRun { first: page, pages: 1, holding }),
+/// Each member of `view` with its buddies.
+fn groups_of(view: &View) -> impl Iterator<Item = Copyset> + '_ {
+    view.iter().map(|(node, member)| member.buddies.with(node))
+}
+
+/// Runs of pages, in ascending order: neighbours of which the same is held are made one.
+pub(crate) fn joined(runs: impl Iterator<Item = PageRun>) -> Vec<PageRun> {
+    let mut joined: Vec<PageRun> = Vec::new();
+    for run in runs {
+        match joined.last_mut() {
+            Some(last) if last.holding == run.holding && last.first.0 + last.pages == run.first.0 => {
+                last.pages += run.pages;
+            }
+            Some(_) | None => joined.push(run),
         }
     }
-    runs
+    joined
+}
+
+/// Runs of both, in ascending order; where both have a page, `first` has it. Only runs of one page may be in both.
+pub(crate) fn merged(
+    first: impl Iterator<Item = PageRun>,
+    second: impl Iterator<Item = PageRun>,
+) -> impl Iterator<Item = PageRun> {
+    let (mut first, mut second) = (first.peekable(), second.peekable());
+    core::iter::from_fn(move || {
+        let Some(next) = first.peek() else { return second.next() };
+        let before = second.next_if(|other| other.first < next.first);
+        if before.is_some() {
+            return before;
+        }
+        second.next_if(|other| other.first == next.first);
+        first.next()
+    })
+}
+
+/// What is held of one page.
+pub(crate) fn one(page: PageId, holding: Holding) -> PageRun {
+    PageRun { first: page, pages: 1, holding }
 }

@@ -5,8 +5,9 @@
 //! large zone. Bookkeeping grows with the segments opened, not with the region.
 
 use crate::action::Cause;
+use crate::copyset::Copyset;
 use crate::ids::{NodeId, PageId, SegmentId, Ticket};
-use crate::message::{Message, SpanOwner, SpanRange, Zone};
+use crate::message::{Message, Retired, SpanOwner, SpanRange, Zone};
 use crate::placement::Placement;
 use core::ops::Range;
 use std::collections::{BTreeMap, BTreeSet};
@@ -20,8 +21,10 @@ pub(crate) struct Spans {
     unseen: u64,
     /// Segments of the small zone whose pages are in the pool.
     opened: BTreeSet<u64>,
-    /// Earlier memberships, and whether all leases of their dead are known.
-    earlier: Vec<(Placement, bool)>,
+    /// Segments whose homes died with what they alone knew to be leased: they are never leased again.
+    retired: BTreeSet<Retired>,
+    /// Whether this node grants what is free of the large zone.
+    grants_large: bool,
     small: Pool,
     large: Pool,
 }
@@ -34,22 +37,30 @@ struct Pool {
 }
 
 impl Spans {
+    /// The spans of a node that is a member from the beginning.
     pub fn new(me: NodeId, placement: Placement) -> Spans {
-        let mut large = Pool::default();
-        let zone = placement.geometry.large_zone();
-        if me == placement.coordinator && !zone.is_empty() {
-            large.free.insert(zone.start, zone.end - zone.start);
-        }
-        let (opened, earlier) = (BTreeSet::new(), Vec::new());
-        Spans { me, placement, unseen: 0, opened, earlier, small: Pool::default(), large }
+        let mut spans = Spans::joining(me, placement);
+        spans.restored();
+        spans
     }
 
-    /// Another view: this node may grant what others granted before. Where their leases are not all known, what they
-    /// might have leased is never leased again.
-    pub fn install(&mut self, placement: Placement, complete: bool) {
+    /// The spans of a node that is to hear from the others what is leased.
+    pub fn joining(me: NodeId, placement: Placement) -> Spans {
+        let (opened, retired) = (BTreeSet::new(), BTreeSet::new());
+        let (small, large) = (Pool::default(), Pool::default());
+        Spans { me, placement, unseen: 0, opened, retired, grants_large: false, small, large }
+    }
+
+    /// Another view: this node may grant what others granted before, who may be `dead`. Unless all leases are known,
+    /// what those might have leased is never leased again.
+    pub fn install(&mut self, placement: Placement, dead: Copyset, complete: bool) {
         let before = core::mem::replace(&mut self.placement, placement);
-        self.earlier.push((before, complete));
+        let dead = dead.intersection(before.members);
+        if !complete && !dead.is_empty() {
+            self.retire(Retired { homes: before.members, dead });
+        }
         self.unseen = 0;
+        self.grants_large &= placement.coordinator == self.me;
         for zone in [Zone::Small, Zone::Large] {
             let me = self.me;
             let pool = self.pool(zone);
@@ -62,6 +73,18 @@ impl Spans {
         });
     }
 
+    /// Some member knows that nobody knows what these dead homes had leased.
+    pub fn retire(&mut self, retired: Retired) {
+        if !retired.homes.is_empty() {
+            self.retired.insert(retired);
+        }
+    }
+
+    /// What is never leased again.
+    pub fn retired(&self) -> impl Iterator<Item = Retired> + '_ {
+        self.retired.iter().copied()
+    }
+
     /// A lease that some member knows of, and that is this node's to keep from now on.
     pub fn restore(&mut self, span: SpanRange) {
         self.pool(self.placement.zone_of(span.first)).leased.insert(span.first.0, (span.pages, span.owner));
@@ -70,10 +93,13 @@ impl Spans {
     /// All leases that are known have been restored: what is free of the large zone, if this node grants it now.
     pub fn restored(&mut self) {
         let zone = self.placement.geometry.large_zone();
-        let is_new = |(before, _): &(Placement, bool)| before.coordinator != self.me;
-        let taken_over = self.me == self.placement.coordinator && self.earlier.last().is_some_and(is_new);
-        if taken_over && self.earlier.iter().all(|(_, complete)| *complete) {
+        let newly = self.me == self.placement.coordinator && !self.grants_large && !zone.is_empty();
+        let coordinator = |retired: &Retired| retired.homes.iter().next();
+        let is_dead =
+            |retired: &Retired| coordinator(retired).is_some_and(|node| retired.dead.contains(node));
+        if newly && !self.retired.iter().any(is_dead) {
             self.large.free = self.large.gaps(zone);
+            self.grants_large = true;
         }
     }
 
@@ -158,10 +184,10 @@ impl Spans {
         while self.unseen < self.placement.geometry.small_zone().end {
             let segment = SegmentId(self.unseen);
             self.unseen += 1;
-            let home = |placement: &Placement| placement.geometry.home_of_segment(segment, placement.members);
-            let unknown = |(before, complete): &(Placement, bool)| !complete && home(before) != self.me;
-            if home(&self.placement) == self.me
-                && !self.earlier.iter().any(unknown)
+            let home = |members: Copyset| self.placement.geometry.home_of_segment(segment, members);
+            let unknown = |retired: &Retired| retired.dead.contains(home(retired.homes));
+            if home(self.placement.members) == self.me
+                && !self.retired.iter().any(unknown)
                 && self.opened.insert(segment.0)
             {
                 let pages = self.placement.geometry.pages_of(segment);

@@ -86,6 +86,13 @@ impl View {
         self.members.iter().map(|(node, member)| (*node, member))
     }
 
+    /// The members of `before` that still are members, in the same life.
+    #[must_use]
+    pub fn survivors_of(&self, before: &View) -> Copyset {
+        let life = |view: &View, node| view.member(node).map(|member| member.incarnation);
+        before.members().iter().filter(|node| life(self, *node) == life(before, *node)).collect()
+    }
+
     /// The members that keep the commits of `node`.
     #[must_use]
     pub fn buddies_of(&self, node: NodeId) -> Copyset {
@@ -159,6 +166,15 @@ mod tests {
             let buddy = view.buddies_of(node).iter().next().expect("each has one");
             assert_ne!(view.member(node).map(|it| it.host), view.member(buddy).map(|it| it.host));
         }
+    }
+
+    #[test]
+    fn who_has_come_back_has_not_survived() {
+        let first = on_one_host(3, 1);
+        let again = [(NodeId(1), Incarnation(7), Host(0)), (NodeId(5), Incarnation(9), Host(0))];
+        let next = first.next(Copyset::EMPTY.with(NodeId(1)), again);
+        assert_eq!(next.members(), Copyset::first(3).with(NodeId(5)));
+        assert_eq!(next.survivors_of(&first), Copyset::first(3).without(NodeId(1)));
     }
 
     #[test]

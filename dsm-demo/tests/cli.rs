@@ -20,8 +20,12 @@ fn errors_of_usage_are_one_line_and_exit_2() {
         (&["list", "--items", "many"], "many"),
         (&["list", "--memory", "paper"], "guarded"),
         (&["list", "--transport", "rdma"], "tcp or unix"),
-        (&["list", "--kill", "owner@50%"], "--kill"),
-        (&["list", "--replicas", "1"], "--replicas"),
+        (&["list", "--kill", "owner@50"], "owner@50%"),
+        (&["list", "--kill", "owner@101%"], "owner@50%"),
+        (&["list", "--kill", "2"], "RANK@WHEN"),
+        (&["list", "--kill", "0@1s", "--kill", "4@1s"], "ranks are from 0 to 3"),
+        (&["list", "--replicas", "4"], "3 others at most"),
+        (&["list", "--nodes", "1", "--replicas", "1"], "0 others at most"),
         (&["list", "--frobnicate"], "--frobnicate"),
     ] {
         let output = demo(args);
@@ -38,5 +42,8 @@ fn help_names_the_fields_of_the_json_line() {
     let output = demo(&["list", "--help"]);
     assert!(output.status.success());
     let help = String::from_utf8_lossy(&output.stdout).into_owned();
-    assert!(help.contains("items_acknowledged") && !help.contains("list-node"), "{help}");
+    for part in ["items_acknowledged", "recovery_ms", "owner@50%", "1@500ms", "--replicas 0"] {
+        assert!(help.contains(part), "{part}: {help}");
+    }
+    assert!(!help.contains("list-node"), "{help}");
 }

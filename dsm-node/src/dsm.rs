@@ -26,6 +26,9 @@ use std::time::Duration;
 /// [`Dsm::leave`], which waits for as long as it takes.
 const LEAVE_PATIENCE: Duration = Duration::from_secs(600);
 
+/// Nodes of one program that come to their ends within so long of each other leave together, and no page is moved.
+const TOGETHER_PATIENCE: Duration = Duration::from_secs(1);
+
 /// How long the drop of a panicking thread waits for them: they may be done too, but if they are not, they wait for this
 /// node, and are to learn soon that it will never come.
 const PANIC_PATIENCE: Duration = Duration::from_millis(200);
@@ -129,8 +132,8 @@ impl Dsm {
     }
 
     /// Waits until one thread of each live member has called it as often as this node has. Returns the membership in
-    /// which it completed, with the members of just that view: who is missing from it had not arrived, or has died
-    /// since, and is waited for no more. Blocks on all members; when one dies, for as long as it takes to agree on that.
+    /// which it completed, with the members of just that view: who is missing from it is gone, and was waited for no
+    /// more. Blocks on all members; when one dies, for as long as it takes to agree on that.
     ///
     /// # Errors
     /// [`Error::Busy`] if another thread of this node is in it; [`Error::InCriticalSection`] if this thread holds a
@@ -154,12 +157,17 @@ impl Dsm {
     }
 
     /// Returns once all of this node's writes outside open sections survive as many crashes as the cluster has
-    /// replicas. A cluster without replicas survives none: then this returns at once.
+    /// replicas: what was printed after it is never contradicted by what is found later. A cluster without replicas
+    /// survives none: then this returns at once.
+    ///
+    /// Blocks on the nodes that keep this node's commits.
     ///
     /// # Errors
-    /// [`Error::InCriticalSection`] if this thread holds a guard.
+    /// [`Error::InCriticalSection`] if this thread holds a guard; [`Error::Evicted`] and [`Error::NoQuorum`] where it is
+    /// not known whether the writes survive.
     pub fn sync(&self) -> Result<()> {
-        refuse_in_section("sync")
+        refuse_in_section("sync")?;
+        self.node.sync()
     }
 
     /// What this node has counted since it joined; all zero when it has left. Blocks on this node's engine alone, for
@@ -171,11 +179,14 @@ impl Dsm {
         stats
     }
 
-    /// Leaves: waits until every member's program is done, so that nobody needs this node's pages any more.
+    /// Leaves. Where all nodes leave within a second of each other, as at a program's end, nothing is moved. Otherwise a
+    /// node of a cluster with replicas makes sure that all of its pages survive without it, and goes; the others go on,
+    /// in a view without it. A node of a cluster without replicas waits until every program is done: nobody else has its
+    /// pages.
     ///
     /// # Errors
     /// [`Error::InCriticalSection`] if this thread holds a guard: then the node stays until the process ends.
-    /// [`Error::PeerLost`] if a member died: this node has left nevertheless.
+    /// [`Error::Evicted`] and [`Error::NoQuorum`] where it was no member any more; it has left nevertheless.
     pub fn leave(mut self) -> Result<()> {
         let result = self.depart(None);
         // Whatever happened was reported: the drop has nothing more to do.
@@ -192,10 +203,27 @@ impl Dsm {
             refuse_in_section("leave")?;
         }
         let Some(shutdown) = self.shutdown.get_mut().take() else { return Ok(()) };
-        let left = self.node.start(Command::Leave).and_then(|waiting| await_leave(waiting, patience));
+        let left = self.node.start(Command::Leave).and_then(|waiting| self.go(&waiting, patience));
         self.node.mark_left();
         let ended = shutdown();
         left.and(ended)
+    }
+
+    /// Waits until this node may go: with all others, or, where others keep its pages, without them.
+    fn go(&self, waiting: &Waiting<'_>, patience: Option<Duration>) -> Result<()> {
+        if self.node.replicas == 0 {
+            return await_leave(waiting, patience);
+        }
+        let together = patience.map_or(TOGETHER_PATIENCE, |patience| patience.min(TOGETHER_PATIENCE));
+        match waiting.wait_timeout(together)? {
+            Some(Reply::Left) => Ok(()),
+            Some(other) => Err(Error::unexpected("a leave", other)),
+            // What it has is kept by others then, as if it had died.
+            None => match await_reply(&self.node.start(Command::Sync)?, patience)? {
+                Reply::Synced => Ok(()),
+                other => Err(Error::unexpected("a leave", other)),
+            },
+        }
     }
 
     fn find_or_create<T: Shared>(
@@ -267,17 +295,16 @@ impl std::fmt::Debug for Dsm {
     }
 }
 
-fn await_leave(waiting: Waiting<'_>, patience: Option<Duration>) -> Result<()> {
-    let reply = match patience {
-        None => waiting.wait()?,
-        Some(patience) => waiting
-            .wait_timeout(patience)?
-            .ok_or_else(|| Error::io("waiting for the other nodes to be done", ErrorKind::TimedOut))?,
-    };
-    match reply {
+fn await_leave(waiting: &Waiting<'_>, patience: Option<Duration>) -> Result<()> {
+    match await_reply(waiting, patience)? {
         Reply::Left => Ok(()),
         other => Err(Error::unexpected("a leave", other)),
     }
+}
+
+fn await_reply(waiting: &Waiting<'_>, patience: Option<Duration>) -> Result<Reply> {
+    let late = || Error::io("waiting for the other nodes to be done", ErrorKind::TimedOut);
+    waiting.wait_timeout(patience.unwrap_or(Duration::MAX))?.ok_or_else(late)
 }
 
 /// A type's name where this program knows one with that layout, and the layout's number in any case.
@@ -335,6 +362,7 @@ impl Drop for Creating {
     }
 }
 
+mod ensure;
 mod prefault;
 
 #[cfg(test)]

@@ -246,6 +246,19 @@ impl Node {
         self.caller.submit(command, None).map(|_| ()).map_err(|error| self.ended_or(error))
     }
 
+    /// Waits until what this node wrote outside open sections survives as many crashes as there are replicas. Blocks on
+    /// the nodes that keep this node's commits.
+    pub fn sync(&self) -> Result<()> {
+        self.check()?;
+        if self.replicas == 0 {
+            return Ok(());
+        }
+        match self.call(Command::Sync)? {
+            Reply::Synced => Ok(()),
+            other => Err(Error::unexpected("a sync", other)),
+        }
+    }
+
     /// What has been counted so far. Blocks on this node's engine alone.
     pub fn stats(&self) -> Result<Stats> {
         let (sender, answer) = bounded(1);

@@ -38,6 +38,11 @@ impl<T: Shared> DsmRef<T> {
     pub fn address(self) -> usize {
         self.target.as_ptr().addr()
     }
+
+    /// The object: a valid `T`, never freed, and changed only through shared references.
+    pub(crate) fn target(self) -> NonNull<T> {
+        self.target
+    }
 }
 
 impl<T: Shared> Deref for DsmRef<T> {

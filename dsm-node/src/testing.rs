@@ -11,6 +11,8 @@ use dsm_core::{Time, ViewId};
 pub struct Examination {
     /// Whether nothing is under way with this node's pages: no fault, no transaction, no revocation.
     pub quiet: bool,
+    /// Whether every page of every member has all of its holders, as far as this node knows.
+    pub replicated: bool,
     /// What this node may do with each page of the region, by the protocol's state.
     pub access: Vec<Access>,
     /// Where page tables or invariants say otherwise, in words.

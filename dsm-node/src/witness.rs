@@ -164,6 +164,7 @@ impl<Out: Serialize, In: DeserializeOwned> End<Out, In> {
     }
 
     /// Datagrams that were too long to send, or that no correct process sends.
+    #[cfg(test)]
     pub fn rejected(&self) -> u64 {
         self.rejected.load(Ordering::Relaxed)
     }

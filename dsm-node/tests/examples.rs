@@ -41,3 +41,18 @@ fn threads_locks_and_references_work_on_one_node() {
     assert_eq!(lines[0], "4 4 1 true", "{outcome}");
     assert!(lines[1].starts_with("true Err(the lock is poisoned"), "{outcome}");
 }
+
+#[test]
+fn sections_that_are_nested_are_undone_together_when_their_node_dies_in_them() {
+    let launch = Launch::new(example("transfer")).nodes(3).replicas(1).output(Output::Captured);
+    let outcome = launch.spawn().expect("it starts").wait(BUDGET);
+    let mut told = Vec::new();
+    for survivor in &outcome.nodes[..2] {
+        let (found, dead) =
+            survivor.stdout.trim().rsplit_once(" [").expect("a line with whose death was told");
+        assert_eq!(found, "[0, 1] -4950 4950 100 100 -4950 4950", "{outcome}");
+        told.push(dead);
+    }
+    told.sort_unstable();
+    assert_eq!(told, ["None, None]", "Some(2), Some(2)]"], "one of them, and no more, is told: {outcome}");
+}

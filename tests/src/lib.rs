@@ -1,5 +1,6 @@
 //! What the tests of the whole project share: the seeded simulator, and what multi-process tests start.
 
+pub mod crash;
 pub mod harness;
 pub mod history;
 pub mod hostile;

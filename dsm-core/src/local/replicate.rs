@@ -9,6 +9,7 @@ use crate::ids::{LockId, NodeId, PageId, RecordId, Version};
 use crate::message::{Commit, Custody, Message, Payload, SpanRange};
 use crate::outbox::Outbox;
 use crate::time::Time;
+use core::ops::Range;
 
 impl Local {
     /// A fault on a page that this node owns needs nobody else, unless others have copies. Whether it is resolved.
@@ -116,6 +117,11 @@ impl Local {
         Ok(())
     }
 
+    /// A store that was held until less is to be replicated, if one may be begun by now.
+    pub fn take_held(&mut self) -> Option<PageId> {
+        if self.commits.is_full() { None } else { self.held.pop_first() }
+    }
+
     /// What is written so far that is not withheld is to be replicated; the record to wait for, if any.
     pub fn flush(&mut self, out: &mut Outbox<'_>) -> Option<RecordId> {
         self.commit(out);
@@ -178,6 +184,7 @@ impl Local {
             }
         }
         self.pages.retain(|_, state| *state != Page::UNTOUCHED);
+        faults.extend(core::mem::take(&mut self.held).into_iter().map(|page| (page, Want::Write)));
         faults
     }
 
@@ -190,28 +197,33 @@ impl Local {
         })
     }
 
-    /// This node owns `page` from now on, whose owner is gone, and has its bytes; others have read `copies`, and members
-    /// have `kept` these states of it.
-    pub fn adopt(&mut self, page: PageId, copies: Copyset, kept: &[(NodeId, Version)]) {
-        let state = self.pages.entry(page).or_insert(Page::UNTOUCHED);
-        state.ownership = if copies.is_empty() { Ownership::Sole } else { Ownership::Shared };
-        debug_assert!(copies.is_empty() || state.access < Access::Write, "{page} has copies elsewhere");
-        self.commits.adopt(page, kept, copies);
-    }
-
-    /// This node goes on owning `page`; others have read `copies`, and members have `kept` these states of it.
-    pub fn keep_on(&mut self, page: PageId, copies: Copyset, kept: &[(NodeId, Version)]) {
-        if let Some(state) = self.pages.get_mut(&page)
-            && state.ownership != Ownership::Elsewhere
-        {
-            state.ownership = if copies.is_empty() { Ownership::Sole } else { Ownership::Shared };
+    /// This node owns these pages from now on, whose owner is gone, and has their bytes; others have read `copies`, and
+    /// members have `kept` these states of them.
+    pub fn adopt(&mut self, pages: Range<u64>, copies: Copyset, kept: &[(NodeId, Version)]) {
+        let ownership = if copies.is_empty() { Ownership::Sole } else { Ownership::Shared };
+        for page in pages.map(PageId) {
+            let state = self.pages.entry(page).or_insert(Page::UNTOUCHED);
+            state.ownership = ownership;
+            debug_assert!(copies.is_empty() || state.access < Access::Write, "{page} has copies elsewhere");
+            self.commits.adopt(page, kept, copies);
         }
-        self.commits.reported(page, kept, copies);
     }
 
-    /// The pages that this node owns.
-    pub fn owned(&self) -> Vec<PageId> {
-        self.held().filter(|(_, owned)| *owned).map(|(page, _)| page).collect()
+    /// This node goes on owning these pages; others have read `copies`, and members have `kept` these states of them.
+    pub fn keep_on(&mut self, pages: Range<u64>, copies: Copyset, kept: &[(NodeId, Version)]) {
+        let ownership = if copies.is_empty() { Ownership::Sole } else { Ownership::Shared };
+        for (_, state) in self.pages.range_mut(PageId(pages.start)..PageId(pages.end)) {
+            if state.ownership != Ownership::Elsewhere {
+                state.ownership = ownership;
+            }
+        }
+        self.commits.reported(pages, kept, copies);
+    }
+
+    /// All members have recovered: pages of this node that have too few holders are to have more.
+    pub fn resume(&mut self) {
+        let owned = self.pages.iter().filter(|(_, state)| state.ownership != Ownership::Elsewhere);
+        self.commits.resume(owned.map(|(page, _)| *page));
     }
 
     /// Whether this node owns `page`.
@@ -219,10 +231,13 @@ impl Local {
         self.pages.get(&page).is_some_and(|state| state.ownership != Ownership::Elsewhere)
     }
 
-    /// A page is gone for good.
-    pub fn forget(&mut self, page: PageId) {
-        self.pages.remove(&page);
-        self.commits.forget(page);
+    /// These pages are gone for good.
+    pub fn forget(&mut self, pages: Range<u64>) {
+        let pages = PageId(pages.start)..PageId(pages.end);
+        for page in self.pages.range(pages.clone()).map(|(page, _)| *page).collect::<Vec<_>>() {
+            self.pages.remove(&page);
+        }
+        self.commits.forget(pages);
     }
 
     /// Whether the frame of `page` is neither mapped nor about to be.

@@ -1,15 +1,15 @@
 //! A change of the view, from its installation to the moment at which this node serves again.
 
-use super::{Machine, Ordered};
-use crate::action::{Action, Cause, Replication, Reply};
+use super::Machine;
+use crate::access::Want;
+use crate::action::{Action, Cause, Replication};
 use crate::barrier::Barrier;
-use crate::event::{Command, Event};
-use crate::ids::{Address, CallId, NodeId, PageId, RecordId, Ticket};
-use crate::limits;
-use crate::message::{Commit, Holding, Lost, Message, Note, Report};
+use crate::event::Event;
+use crate::ids::{Address, LockId, NodeId, PageId, RecordId, Ticket};
+use crate::message::{Commit, Lost, Message, Note, Report};
 use crate::outbox::Outbox;
 use crate::placement::Placement;
-use crate::recovery::{End, Fate, Fates, LostRun, Phase, kept, runs};
+use crate::recovery::{Fate, Fates, LostRun, Phase, Reported, kept};
 use crate::time::Time;
 use crate::view::View;
 use std::collections::BTreeMap;
@@ -23,148 +23,60 @@ impl Machine {
             self.recovery.deferred.push(Event::Fault { page, want });
         }
         out.act(Action::Replicate(Replication::DropRecords));
-        let buddies = view.buddies_of(self.me);
-        self.local.commits().install(view.id(), members, buddies);
-        self.locks.install(members);
+        let (id, buddies) = (view.id(), view.buddies_of(self.me));
+        let survivors = self.recovery.install(view);
+        self.local.commits().install(id, survivors, buddies);
+        self.locks.install(survivors);
         self.calls.install(self.placement);
-        self.recovery.install(view);
         self.announced = false;
         self.report(out);
     }
 
-    /// Tells every member what this node holds, itself included.
-    fn report(&mut self, out: &mut Outbox<'_>) {
-        let mut parts = Vec::new();
-        let (members, held) = (self.placement.members, runs(self.holdings().into_iter()));
-        let known =
-            self.home.written(members).map(|(page, owner)| (page, Holding::Known { owner: Some(owner) }));
-        for all in [held, runs(known)] {
-            for some in all.chunks(limits::REPORT_RUNS_MAX) {
-                parts.push(Message::Report(Report::Pages { runs: some.to_vec() }));
-            }
-        }
-        let held: Vec<_> = self.calls.held().collect();
-        for some in held.chunks(limits::REPORT_ITEMS_MAX) {
-            parts.push(Message::Report(Report::Locks { held: some.to_vec() }));
-        }
-        let known: BTreeMap<PageId, _> =
-            self.spans.leased().chain(self.calls.notes().spans()).map(|span| (span.first, span)).collect();
-        let spans: Vec<_> = known.into_values().collect();
-        for some in spans.chunks(limits::REPORT_ITEMS_MAX) {
-            parts.push(Message::Report(Report::Spans { spans: some.to_vec() }));
-        }
-        for (name, layout, address) in self.calls.notes().roots() {
-            parts.push(Message::Report(Report::Root { name: name.clone(), layout, address: Some(address) }));
-        }
-        for (name, layout) in self.calls.creating() {
-            parts.push(Message::Report(Report::Root { name: name.clone(), layout, address: None }));
-        }
-        let generation = self.calls.generation();
-        let replicated = self.recovery.since.first().map_or(self.recovery.view.id(), View::id);
-        let directory = self.recovery.directory;
-        parts.push(Message::Report(Report::End { generation, directory, replicated }));
-        self.tell_all(&parts, out);
-    }
-
-    fn tell_all(&self, messages: &[Message], out: &mut Outbox<'_>) {
-        for member in self.placement.members.iter() {
-            for message in messages {
-                out.send(member, message.clone());
-            }
-        }
-    }
-
-    /// What this node holds of each page that it holds something of.
-    fn holdings(&mut self) -> BTreeMap<PageId, Holding> {
-        let kept = self.local.commits().kept();
-        let mut holdings: BTreeMap<PageId, Holding> =
-            kept.map(|(page, version)| (page, Holding::Kept(version))).collect();
-        for (page, owned) in self.local.held() {
-            holdings.insert(page, if owned { Holding::Owned } else { Holding::Copy });
-        }
-        for (&first, &LostRun { pages, last_owner, view }) in &self.recovery.lost {
-            let lost = Holding::Lost { last_owner, view };
-            holdings.extend((first..first + pages).map(|page| (PageId(page), lost)));
-        }
-        holdings
-    }
-
-    /// What members say to each other between the view and the moment at which all go on.
-    pub(super) fn receive_report(
-        &mut self,
-        now: Time,
-        from: NodeId,
-        part: Report,
-        out: &mut Outbox<'_>,
-    ) -> Result<(), Cause> {
-        match part {
-            Report::Ready => return self.ready(now, from, out),
-            Report::Replicated => return self.replicated(from, out),
-            Report::Pages { .. }
-            | Report::Locks { .. }
-            | Report::Spans { .. }
-            | Report::Root { .. }
-            | Report::End { .. } => {}
-        }
-        if self.recovery.phase != Phase::Gathering {
-            return Err(Cause::OutOfTurn);
-        }
-        let report = self.recovery.reports.entry(from).or_default();
-        if report.end.is_some() {
-            return Err(Cause::OutOfTurn);
-        }
-        match part {
-            Report::Pages { runs } => {
-                for run in runs {
-                    let list = match run.holding {
-                        Holding::Known { .. } => &mut report.known,
-                        Holding::Lost { .. } | Holding::Kept(_) | Holding::Copy | Holding::Owned => {
-                            &mut report.held
-                        }
-                    };
-                    let end = list.last().map_or(0, |run| run.first.0 + run.pages);
-                    if run.first.0 < end || run.pages == 0 {
-                        return Err(Cause::OutOfTurn);
-                    }
-                    list.push(run);
-                }
-            }
-            Report::Locks { held } => report.locks.extend(held),
-            Report::Spans { spans } => report.spans.extend(spans),
-            Report::Root { name, layout, address } => report.roots.push((name, layout, address)),
-            Report::End { generation, directory, replicated } => {
-                report.end = Some(End { generation, directory, replicated });
-            }
-            Report::Ready | Report::Replicated => return Err(Cause::OutOfTurn),
-        }
-        if self.recovery.is_complete() {
-            self.conclude(out);
-        }
-        Ok(())
-    }
-
     /// All reports are in: what follows from them is the same at every member.
-    fn conclude(&mut self, out: &mut Outbox<'_>) {
+    pub(super) fn conclude(&mut self, out: &mut Outbox<'_>) {
         for (first, run) in self.settle_pages() {
             self.lose(first, run, out);
         }
-        self.recovery.directory = self.recovery.view.id();
-        let reports = core::mem::take(&mut self.recovery.reports);
         let complete = !self.recovery.lost_a_group() && self.recovery.view.replicas() > 0;
-        self.spans.install(self.placement, complete);
-        self.roots.clear();
-        for (&node, report) in &reports {
-            for &(lock, call) in &report.locks {
-                if self.placement.home_of_lock(lock) == Some(self.me) {
-                    self.locks.restore(lock, Ticket { node, call });
-                }
+        self.spans.install(self.placement, self.recovery.all_gone(), complete);
+        let reports = core::mem::take(&mut self.recovery.reports);
+        self.settle_locks(&reports);
+        self.settle_names(&reports);
+        self.recovery.reports = reports;
+        let (passed, left) = (self.recovery.passed(), self.recovery.left());
+        self.barrier = Barrier::new(self.placement.members, self.recovery.view.id(), passed, left);
+        self.recovery.conclude();
+        self.tell_all(&[Message::Report(Report::Ready)], out);
+    }
+
+    /// Which of the locks that are homed here from now on are held, and whose holders are dead.
+    fn settle_locks(&mut self, reports: &BTreeMap<NodeId, Reported>) {
+        let here = |lock: LockId| self.placement.home_of_lock(lock) == Some(self.me);
+        self.locks.clear(here);
+        for (&node, report) in reports {
+            for &(lock, call) in report.locks.iter().filter(|(lock, _)| here(*lock)) {
+                self.locks.restore(lock, Ticket { node, call });
             }
+        }
+        for &(lock, dead) in reports.values().flat_map(|report| &report.orphans) {
+            if here(lock) {
+                self.locks.restore_orphan(lock, dead);
+            }
+        }
+    }
+
+    /// Which spans are leased, and which roots have their addresses: what this node is to know of them as their home, and
+    /// what it notes of those of others.
+    fn settle_names(&mut self, reports: &BTreeMap<NodeId, Reported>) {
+        self.roots.clear();
+        for (&node, report) in reports {
             for &span in &report.spans {
                 self.calls.notes().span(span);
                 if self.placement.granter_of(span.first) == self.me {
                     self.spans.restore(span);
                 }
             }
+            report.retired.iter().for_each(|retired| self.spans.retire(*retired));
             for (name, layout, address) in &report.roots {
                 if let Some(address) = address {
                     self.calls.notes().root(name.clone(), *layout, *address);
@@ -175,20 +87,13 @@ impl Machine {
             }
         }
         self.spans.restored();
-        self.locks.restored();
-        self.recovery.reports = reports;
-        let passed = self.recovery.passed();
-        self.barrier = Barrier::new(self.placement.members, self.recovery.view.id(), passed);
-        self.recovery.phase = Phase::Concluded;
-        self.tell_all(&[Message::Report(Report::Ready)], out);
     }
 
     /// What is to become of each page: who owns it, and what its home is to know. Those that are lost, by run.
     fn settle_pages(&mut self) -> Vec<(PageId, LostRun)> {
         let Machine { me, placement, recovery, local, home, .. } = self;
         let mut lost = Vec::new();
-        let mut kept_by = Vec::new();
-        home.clear();
+        let (mut kept_by, mut homed) = (Vec::new(), Vec::new());
         Fates::new(recovery, placement.geometry).visit(|first, pages, fate, held| {
             let (owner, copies) = match fate {
                 Fate::Lost { last_owner, view } => {
@@ -197,30 +102,30 @@ impl Machine {
                 }
                 Fate::Stays { owner, copies } | Fate::Adopted { owner, copies } => (owner, copies),
             };
-            kept_by.clear();
-            kept_by.extend(kept(held));
-            for page in (first.0..first.0 + pages).map(PageId) {
-                if owner == *me {
-                    if let Fate::Adopted { .. } = fate {
-                        local.adopt(page, copies, &kept_by);
-                    } else {
-                        local.keep_on(page, copies, &kept_by);
-                    }
+            let pages = first.0..first.0 + pages;
+            if owner == *me {
+                kept_by.clear();
+                kept_by.extend(kept(held));
+                if let Fate::Adopted { .. } = fate {
+                    local.adopt(pages.clone(), copies, &kept_by);
+                } else {
+                    local.keep_on(pages.clone(), copies, &kept_by);
                 }
-                if placement.home_of(page) == *me {
-                    home.restore(page, owner, copies);
+            }
+            for (part, home) in placement.homes_of(pages) {
+                if home == *me {
+                    homed.extend(part.map(|page| (PageId(page), (owner, copies))));
                 }
             }
         });
+        home.restore(homed.into_iter());
         lost
     }
 
     /// Pages are gone for good. What of them was not before is told.
     fn lose(&mut self, first: PageId, run: LostRun, out: &mut Outbox<'_>) {
         for (first, LostRun { pages, last_owner, view }) in self.recovery.lose(first, run) {
-            for page in first.0..first.0 + pages {
-                self.local.forget(PageId(page));
-            }
+            self.local.forget(first.0..first.0 + pages);
             let lost = Lost { page: first, last_owner, view };
             out.act(Action::Replicate(Replication::Poison { first, pages, lost }));
         }
@@ -242,10 +147,11 @@ impl Machine {
     /// has too few holders gets more, in the background.
     fn resume(&mut self, now: Time, out: &mut Outbox<'_>) {
         self.recovery.phase = Phase::Settled;
+        let (me, placement) = (self.me, self.placement);
+        self.locks.resume(|lock| placement.home_of_lock(lock) == Some(me));
         let view = self.recovery.view.id();
         out.act(Action::Replicate(Replication::Resumed { view }));
-        let owned = self.local.owned();
-        self.local.commits().resume(owned.into_iter());
+        self.local.resume();
         self.note_everything(out);
         let record = self.local.flush(out);
         for ordered in &mut self.ordered {
@@ -254,6 +160,9 @@ impl Machine {
         // First what was said before and may not have been heard, then what could not be said yet.
         let (recovery, geometry) = (&self.recovery, self.placement.geometry);
         self.calls.resume(recovery.passed(), view, |lock| recovery.lost_domain(lock, geometry), out);
+        if self.placement.coordinator == self.me {
+            self.barrier.resume(out);
+        }
         self.say_ordered(out);
         self.recovery.reports.clear();
         for event in core::mem::take(&mut self.recovery.deferred) {
@@ -264,6 +173,7 @@ impl Machine {
                 | Event::TimerFired(_)
                 | Event::Probed { .. }
                 | Event::ViewInstalled(_)
+                | Event::Joined
                 | Event::PeerLost { .. } => unreachable!("only what threads want is put off"),
             }
         }
@@ -288,7 +198,7 @@ impl Machine {
 
     /// Says, once in a view, that all pages of this node are replicated.
     pub(super) fn announce(&mut self, out: &mut Outbox<'_>) {
-        let settled = self.recovery.phase == Phase::Settled && !self.recovery.since.is_empty();
+        let settled = self.recovery.phase == Phase::Settled && !self.recovery.is_replicated();
         if settled && !self.announced && self.local.commits().is_replicated() {
             self.announced = true;
             self.tell_all(&[Message::Report(Report::Replicated)], out);
@@ -297,34 +207,15 @@ impl Machine {
 
     /// A member says that all of its pages are replicated.
     pub(super) fn replicated(&mut self, from: NodeId, out: &mut Outbox<'_>) -> Result<(), Cause> {
-        if self.recovery.since.is_empty() || self.recovery.replicated.contains(from) {
+        if self.recovery.is_replicated() || self.recovery.replicated.contains(from) {
             return Err(Cause::OutOfTurn);
         }
         self.recovery.replicated = self.recovery.replicated.with(from);
         if self.placement.members.minus(self.recovery.replicated).is_empty() {
-            self.recovery.since.clear();
+            self.recovery.fully_replicated();
             self.local.commits().fully_replicated(out);
         }
         Ok(())
-    }
-
-    /// A command whose effect others learn of only once what was written before it is replicated.
-    pub(super) fn order(&mut self, call: CallId, command: Command, out: &mut Outbox<'_>) {
-        let after = self.local.flush(out).unwrap_or(RecordId::NONE);
-        self.ordered.push_back(Ordered { after, call, command });
-        self.say_ordered(out);
-    }
-
-    /// Says what waited for records that are acked by now.
-    pub(super) fn say_ordered(&mut self, out: &mut Outbox<'_>) {
-        while self.ordered.front().is_some_and(|first| self.local.commits_ref().is_acked(first.after)) {
-            let Some(Ordered { call, command, .. }) = self.ordered.pop_front() else { break };
-            if command == Command::Sync {
-                out.act(Action::Complete { call, reply: Reply::Synced });
-            } else {
-                self.calls.command(call, command, out);
-            }
-        }
     }
 
     /// A root has its address.
@@ -366,6 +257,7 @@ impl Machine {
     /// What a node hears as a buddy, as an owner, and as one that keeps what it does not own any more.
     pub(super) fn receive_commit(
         &mut self,
+        now: Time,
         from: NodeId,
         commit: Commit,
         out: &mut Outbox<'_>,
@@ -383,7 +275,11 @@ impl Machine {
             Commit::Ack { record } => {
                 self.local.acked(from, record, out)?;
                 self.say_ordered(out);
+                // In this order: what is let go now is not protected again at once.
                 self.local.thicken(out);
+                while let Some(page) = self.local.take_held() {
+                    self.fault(now, page, Want::Write, out);
+                }
                 self.announce(out);
             }
             Commit::Release { page, before } => self.local.release(page, before, out),

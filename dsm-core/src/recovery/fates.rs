@@ -34,6 +34,7 @@ pub(crate) struct Fates<'a> {
 struct Judge {
     view: ViewId,
     members: Copyset,
+    gone: Copyset,
     /// Whether some node is gone together with all that kept its commits.
     lossy: bool,
     /// Whether nothing is kept for others.
@@ -43,16 +44,16 @@ struct Judge {
 impl<'a> Fates<'a> {
     /// The fates of all pages that some member of `recovery` reports.
     pub fn new(recovery: &'a Recovery, geometry: Geometry) -> Fates<'a> {
-        let lossy = recovery.lost_a_group();
-        let view = &recovery.view;
-        let (members, unreplicated) = (view.members(), view.replicas() == 0);
-        let judge = Judge { view: view.id(), members, lossy, unreplicated };
+        let (lossy, view) = (recovery.lost_a_group(), &recovery.view);
+        let (members, gone) = (view.members(), recovery.all_gone());
+        let unreplicated = view.replicas() == 0;
+        let judge = Judge { view: view.id(), members, gone, lossy, unreplicated };
         let reports = &recovery.reports;
         let mut reported: Vec<_> = reports.iter().map(|(node, it)| (*node, it.held.as_slice())).collect();
         let mut homes: Vec<_> = reports.iter().filter(|(_, it)| !it.known.is_empty()).collect();
         homes.sort_by_key(|(_, it)| core::cmp::Reverse(it.end.map(|end| end.directory)));
         reported.extend(homes.into_iter().map(|(node, it)| (*node, it.known.as_slice())));
-        let suspects = if lossy { recovery.suspects(geometry) } else { Vec::new() };
+        let suspects = if lossy { suspects(recovery, gone, geometry) } else { Vec::new() };
         let mut fates = Fates { reported, suspects, domains: Vec::new(), judge };
         fates.domains = fates.lost_domains(reports.values().flat_map(|report| &report.spans).copied());
         fates
@@ -158,17 +159,58 @@ impl Judge {
         // Where nothing is kept, a page that is on its way between two that live is in the frame of the one that sent
         // it: its home has heard of no other owner.
         let sender = known.filter(|sender| self.unreplicated && self.members.contains(*sender));
+        let sender = sender.filter(|sender| !self.gone.contains(*sender));
         let keeper = newest.map(|(_, node)| node).filter(|_| !self.lossy).or(sender);
         match (owner, copies.iter().next().or(keeper)) {
             (Some(owner), _) => Some(Fate::Stays { owner, copies: copies.without(owner) }),
             (None, Some(owner)) => Some(Fate::Adopted { owner, copies: copies.without(owner) }),
             (None, None) if self.lossy && !held.is_empty() => {
-                Some(Fate::Lost { last_owner: known, view: self.view })
+                // Whoever owned it is gone: where just one is, it is that one.
+                let only = self.gone.iter().next().filter(|_| self.gone.len() == 1);
+                Some(Fate::Lost { last_owner: known.or(only), view: self.view })
             }
             // What its owner stored was never replicated, so nobody has seen it: it is as nobody had ever touched it.
             (None, None) => None,
         }
     }
+}
+
+/// Leased pages of which nobody can say whether somebody has stored to them: their home is gone. They were most likely
+/// their lessee's. Where all that knew anything are gone, these are all pages.
+fn suspects(recovery: &Recovery, gone: Copyset, geometry: Geometry) -> Vec<PageRun> {
+    if recovery.knows_nothing() {
+        let holding = Holding::Known { owner: None };
+        return vec![PageRun { first: PageId(0), pages: geometry.pages(), holding }];
+    }
+    let knows = |page: PageId| {
+        recovery.reports.iter().any(|(node, report)| {
+            let homes = report.end.map_or(Copyset::EMPTY, |end| end.homes);
+            !homes.is_empty() && geometry.home_of(page, homes) == *node
+        })
+    };
+    let mut spans: Vec<SpanRange> =
+        recovery.reports.values().flat_map(|report| &report.spans).copied().collect();
+    spans.sort_unstable_by_key(|span| (span.first, span.pages));
+    let mut runs: Vec<PageRun> = Vec::new();
+    let mut from = 0;
+    for span in spans {
+        let owner = match span.owner {
+            SpanOwner::Node(node) if gone.contains(node) => Some(node),
+            SpanOwner::Node(_) | SpanOwner::Domain(_) | SpanOwner::NewDomain => None,
+        };
+        let end = span.first.0 + span.pages;
+        from = from.max(span.first.0);
+        while from < end {
+            let segment = geometry.pages_of(geometry.segment_of(PageId(from)));
+            let until = segment.end.min(end);
+            if !knows(PageId(from)) {
+                let holding = Holding::Known { owner };
+                runs.push(PageRun { first: PageId(from), pages: until - from, holding });
+            }
+            from = until;
+        }
+    }
+    runs
 }
 
 /// The states of a page that members keep, of all that they hold of it.
@@ -184,7 +226,8 @@ mod tests {
     use super::*;
     use crate::ids::{Incarnation, RecordId};
     use crate::limits;
-    use crate::recovery::{End, Reported};
+    use crate::message::Standing;
+    use crate::recovery::Reported;
     use crate::view::{Host, View};
 
     const PAGE_SIZE: u64 = limits::PAGE_SIZE_MIN;
@@ -209,9 +252,17 @@ mod tests {
         let mut recovery = Recovery::new(first);
         recovery.install(second);
         for (rank, runs) in runs {
-            let end = End { generation: 0, directory: ViewId::FIRST, replicated: ViewId::FIRST };
+            let end = Standing {
+                generation: 0,
+                left: false,
+                directory: ViewId::FIRST,
+                homes: Copyset::first(usize::from(nodes)),
+                gone: recovery.gone,
+                replicated: ViewId::FIRST,
+            };
             let (known, held) = runs.iter().partition(|run| matches!(run.holding, Holding::Known { .. }));
-            let report = Reported { held, known, end: Some(end), ..Reported::default() };
+            let groups = recovery.groups.clone();
+            let report = Reported { held, known, groups, end: Some(end), ..Reported::default() };
             recovery.reports.insert(NodeId(*rank), report);
         }
         recovery
@@ -274,6 +325,11 @@ mod tests {
         let before = Holding::Lost { last_owner: Some(NodeId(1)), view: ViewId::FIRST };
         let again = fates(&after(4, 1, &[2, 3], &[(0, vec![run(4, 2, before)]), (1, vec![])]));
         assert_eq!(again, [(4, 2, Fate::Lost { last_owner: Some(NodeId(1)), view: ViewId::FIRST })]);
+        // Where one node is gone, it can only have been that one's.
+        assert_eq!(
+            fates(&after(3, 0, &[2], &[(0, vec![run(4, 1, kept(1))]), (1, vec![])])),
+            [(4, 1, lost_by(Some(2)))]
+        );
     }
 
     #[test]
@@ -301,5 +357,15 @@ mod tests {
             fates(&recovery),
             [(0, 2, stays), (2, 2, lost), (4, 1, lost), (5, 5, stays), (20, 3, lost)]
         );
+    }
+
+    #[test]
+    fn where_only_newcomers_are_left_everything_is_lost() {
+        let mut recovery = after(2, 1, &[0], &[(1, vec![])]);
+        let report = recovery.reports.get_mut(&NodeId(1)).expect("it reported");
+        let end = report.end.as_mut().expect("it is complete");
+        (end.replicated, end.directory, end.homes) = (ViewId::NONE, ViewId::NONE, Copyset::EMPTY);
+        report.groups.clear();
+        assert_eq!(fates(&recovery), [(0, geometry().pages(), lost_by(Some(0)))]);
     }
 }

@@ -2,16 +2,24 @@
 //! started it, in lines of JSON on standard output. Nothing here knows how many machines there are.
 
 use super::Memory;
-use super::check::{Check, Item, Verdict, share};
-use super::report::{NodeLine, Report};
-use dsm_node::collections::DsmList;
-use dsm_node::launch::usage;
-use dsm_node::{Dsm, DsmBox, DsmMutex, DsmRef, Error, Shared};
+use super::check::{Check, Item, share};
+use super::line::{Break, NodeLine, Report};
+use super::memory::{Finding, SharedList};
+use dsm_node::launch::{Signal, usage};
+use dsm_node::{Dsm, Error};
+use nix::sys::signal::SigSet;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-/// Progress is reported this often at most: often enough for a bar, and free beside a fault.
-const REPORT_INTERVAL: Duration = Duration::from_millis(100);
+/// Progress is reported this often at most: what a node had not reported when it was killed does not count as acknowledged,
+/// and a line costs little beside the commits of so much time.
+const REPORT_INTERVAL: Duration = Duration::from_millis(10);
+
+/// What a node that holds still is told to go on by.
+pub const GO_ON: Signal = Signal::SIGUSR1;
+
+/// Times of faults in one line: some kilobytes.
+const TIMES_PER_LINE: usize = 256;
 
 /// One node of `list`.
 #[derive(clap::Args)]
@@ -22,12 +30,17 @@ pub struct Arguments {
     /// Where the list lives
     #[arg(long, value_enum)]
     memory: Memory,
+    /// Lengths of the list to hold still at
+    #[arg(long)]
+    announce: Vec<u64>,
 }
 
 /// Runs this process's node.
 pub fn run(arguments: &Arguments) -> ExitCode {
-    match build_and_check(arguments) {
-        Ok(()) => ExitCode::SUCCESS,
+    // Before the node's own threads start, which must not take it either. It fails only for signals that do not exist.
+    let _ = SigSet::from(GO_ON).thread_block();
+    match take_part(arguments) {
+        Ok(code) => code,
         Err(error) => {
             say(&NodeLine::Failed { message: error.to_string() });
             match error {
@@ -41,120 +54,100 @@ pub fn run(arguments: &Arguments) -> ExitCode {
     }
 }
 
-/// Times of faults in one line: some kilobytes.
-const TIMES_PER_LINE: usize = 256;
-
-fn build_and_check(arguments: &Arguments) -> Result<(), Error> {
+fn take_part(arguments: &Arguments) -> Result<ExitCode, Error> {
     let dsm = Dsm::join()?;
     let list = SharedList::open(&dsm, arguments.memory)?;
+    let mut acknowledged = 0;
+    let appended = append_share(&dsm, &list, arguments, &mut acknowledged);
+    // What was acknowledged is known exactly, whatever happens next.
+    say(&NodeLine::Appended { count: acknowledged });
+    let finding = examine(&dsm, &list, arguments, appended);
+    for recovery in dsm_node::testing::recovery_times(&dsm) {
+        say(&NodeLine::Recovered { at: recovery.first_resolved_at.unwrap_or(recovery.resumed_at) });
+    }
+    let (verdict, code) = match finding? {
+        Finding::Whole(verdict) => (Some(verdict), ExitCode::SUCCESS),
+        Finding::Broken(broken) => {
+            say(&NodeLine::Broken(broken));
+            (None, ExitCode::FAILURE)
+        }
+    };
+    report(&dsm, Report { acknowledged, verdict, ..Report::default() });
+    match dsm.leave() {
+        // This node is done, and so are those that live.
+        Ok(()) | Err(Error::PeerLost { .. }) => Ok(code),
+        Err(error) => Err(error),
+    }
+}
+
+/// Appends this node's share, and counts what was acknowledged.
+fn append_share(
+    dsm: &Dsm,
+    list: &SharedList<'_>,
+    arguments: &Arguments,
+    acknowledged: &mut u64,
+) -> Result<(), Error> {
     let mut progress = Progress::start();
-    let items = share(arguments.items, dsm.size(), dsm.rank());
-    for sequence in 0..items {
-        // What was acknowledged is known exactly, whatever happens next.
-        list.append(Item { rank: u64::from(dsm.rank()), sequence })
-            .inspect_err(|_| say(&NodeLine::Appended { count: sequence }))?;
+    let mut lengths = arguments.announce.clone();
+    let rank = u64::from(dsm.rank());
+    for sequence in 0..share(arguments.items, dsm.size(), dsm.rank()) {
+        list.append(Item { rank, sequence }, |reached| {
+            for length in lengths.extract_if(.., |length| *length <= reached) {
+                say(&NodeLine::Reached { length, count: sequence });
+                hold_still();
+            }
+        })?;
+        *acknowledged += 1;
         progress.step(|count| NodeLine::Appended { count });
     }
-    say(&NodeLine::Appended { count: items });
-    dsm.barrier()?;
-    let verdict = walk(&list, arguments.items, dsm.size())?;
+    Ok(())
+}
+
+/// Waits until the process that started this one says that it is to go on; the other answer is its death.
+fn hold_still() {
+    // It fails only for signals that do not exist.
+    let _ = SigSet::from(GO_ON).wait();
+}
+
+/// Waits for the others, and walks the list. Where something is lost, it is told how far a walk comes.
+fn examine(
+    dsm: &Dsm,
+    list: &SharedList<'_>,
+    arguments: &Arguments,
+    appended: Result<(), Error>,
+) -> Result<Finding, Error> {
+    let gathered = match appended.and_then(|()| dsm.barrier()) {
+        Ok(_) => Ok(()),
+        // The walk shows what is left.
+        Err(error @ (Error::Lost(_) | Error::PeerLost { .. })) => Err(error),
+        Err(error) => return Err(error),
+    };
+    let mut progress = Progress::start();
+    let check = Check::new(arguments.items, dsm.size());
+    let finding = list.walk(check, || progress.step(|count| NodeLine::Checked { count }))?;
+    match (gathered, finding) {
+        (Ok(()), finding) | (Err(_), finding @ Finding::Broken(_)) => Ok(finding),
+        // What was lost is not on the way, or not any more.
+        (Err(Error::Lost(lost)), Finding::Whole(_)) => Ok(Finding::Broken(Break::new(lost, None))),
+        (Err(error), Finding::Whole(_)) => Err(error),
+    }
+}
+
+/// Says what this node has counted.
+fn report(dsm: &Dsm, outcome: Report) {
     let stats = dsm.stats();
     // In pieces: a line is no place for thousands of figures.
     for nanos in stats.fault_latency().buckets().chunks(TIMES_PER_LINE) {
         say(&NodeLine::Faults { nanos: nanos.to_vec() });
     }
     say(&NodeLine::Report(Box::new(Report {
-        acknowledged: items,
-        verdict,
         read_faults: stats.read_faults,
         write_faults: stats.write_faults,
         pages_moved: stats.pages_received,
         bytes_moved: stats.bytes_received,
+        lost_pages: stats.lost_pages,
+        ..outcome
     })));
-    dsm.leave()
-}
-
-fn walk(list: &SharedList<'_>, items: u64, nodes: u32) -> Result<Verdict, Error> {
-    let mut progress = Progress::start();
-    let mut check = Check::new(items, nodes);
-    list.walk(|item| {
-        check.visit(item);
-        progress.step(|count| NodeLine::Checked { count });
-    })?;
-    Ok(check.finish())
-}
-
-/// An item in the plain heap, and the one appended before it.
-#[derive(Shared)]
-#[repr(C)]
-struct Link {
-    item: Item,
-    previous: Option<DsmRef<Link>>,
-}
-
-/// A list in the plain heap: the links never change once they can be reached, and the lock guards the last one.
-#[derive(Shared)]
-#[repr(C)]
-struct Chain {
-    last: Option<DsmRef<Link>>,
-    length: u64,
-}
-
-/// The list, in either kind of memory.
-enum SharedList<'d> {
-    Guarded(&'d DsmMutex<DsmList<Item>>),
-    Plain(&'d Dsm, &'d DsmMutex<Chain>),
-}
-
-impl<'d> SharedList<'d> {
-    fn open(dsm: &'d Dsm, memory: Memory) -> Result<SharedList<'d>, Error> {
-        match memory {
-            Memory::Guarded => {
-                let list = dsm.root("list", |dsm| DsmMutex::new(dsm, DsmList::new()))?;
-                Ok(SharedList::Guarded(list))
-            }
-            Memory::Plain => {
-                let empty = Chain { last: None, length: 0 };
-                let chain = dsm.root("chain", |dsm| DsmMutex::new(dsm, empty))?;
-                Ok(SharedList::Plain(dsm, chain))
-            }
-        }
-    }
-
-    /// Appends one item in a critical section of its own. It is acknowledged when this returns.
-    fn append(&self, item: Item) -> Result<(), Error> {
-        match self {
-            SharedList::Guarded(list) => {
-                let mut list = list.lock()?;
-                list.push_back(item)?;
-                list.commit()
-            }
-            SharedList::Plain(dsm, chain) => {
-                let mut link = dsm.alloc(Link { item, previous: None })?;
-                let mut chain = chain.lock()?;
-                link.previous = chain.last;
-                chain.last = Some(DsmBox::leak(link));
-                chain.length += 1;
-                chain.commit()
-            }
-        }
-    }
-
-    /// Calls `visit` with each item, the oldest first.
-    fn walk(&self, mut visit: impl FnMut(Item)) -> Result<(), Error> {
-        match self {
-            SharedList::Guarded(list) => list.lock()?.iter().copied().for_each(visit),
-            SharedList::Plain(_, chain) => {
-                let chain = chain.lock()?;
-                // No more links than were appended: a damaged chain may run in a circle.
-                let bound = usize::try_from(chain.length).unwrap_or(usize::MAX).saturating_add(1);
-                let newest_first = std::iter::successors(chain.last, |link| link.previous);
-                let items: Vec<Item> = newest_first.take(bound).map(|link| link.item).collect();
-                items.into_iter().rev().for_each(&mut visit);
-            }
-        }
-        Ok(())
-    }
 }
 
 /// Counts steps, and says so from time to time.

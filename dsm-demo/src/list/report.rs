@@ -1,64 +1,16 @@
-//! What nodes report, and what their figures add up to. Pure: lines in, a table and a summary out.
+//! What the nodes' lines and figures add up to: whether the list is intact, in one object, and in words. Pure.
+//!
+//! What a node acknowledged counts when it was heard. All of it must be found by every survivor, once and in order. Of a
+//! node that was killed more may be there than was heard of: what it could not say any more, and one item that was about
+//! to be acknowledged. How much that is, all survivors must agree on.
 
-use super::check::Verdict;
-use dsm_node::launch::Outcome;
-use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use super::check::{Verdict, share};
+use super::line::{Break, NodeLine, Report};
+use super::table;
+use dsm_node::launch::{Ending, NodeOutcome, Outcome};
+use serde::Serialize;
 use std::fmt;
 use std::time::Duration;
-
-/// One line of a node to the process that started it.
-#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum NodeLine {
-    /// So many items of this node's share are in the list.
-    Appended {
-        /// How many.
-        count: u64,
-    },
-    /// So many items of the whole list were checked.
-    Checked {
-        /// How many.
-        count: u64,
-    },
-    /// How long some of the node's faults took; said before the report, in as many lines as it takes.
-    Faults {
-        /// Pairs of a time in nanoseconds and how often it came.
-        nanos: Vec<(u64, u64)>,
-    },
-    /// The node is done.
-    Report(Box<Report>),
-    /// The node cannot go on.
-    Failed {
-        /// Why.
-        message: String,
-    },
-}
-
-impl NodeLine {
-    /// The line.
-    pub fn to_json(&self) -> String {
-        // A value of numbers and strings has a JSON form always; an empty line would be shown to the user.
-        serde_json::to_string(self).unwrap_or_default()
-    }
-}
-
-/// A node's figures.
-#[derive(Clone, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
-pub struct Report {
-    /// Items whose appending was acknowledged.
-    pub acknowledged: u64,
-    /// What its walk found.
-    pub verdict: Verdict,
-    /// Faults of loads.
-    pub read_faults: u64,
-    /// Faults of stores.
-    pub write_faults: u64,
-    /// Pages whose bytes came from other nodes.
-    pub pages_moved: u64,
-    /// Bytes that came from other nodes.
-    pub bytes_moved: u64,
-}
 
 /// What is known of all nodes.
 pub struct Tally {
@@ -72,6 +24,9 @@ struct Progress {
     appended: u64,
     checked: u64,
     fault_nanos: Vec<(u64, u64)>,
+    /// When it got over deaths, by the machine's clock since its start.
+    recovered: Vec<u64>,
+    broken: Option<Break>,
     report: Option<Report>,
     failure: Option<String>,
 }
@@ -79,17 +34,17 @@ struct Progress {
 /// The result of a run, field by field what `--json` prints.
 #[derive(Clone, Debug, Serialize)]
 pub struct Summary {
-    /// Whether the list is intact and no node failed.
+    /// Whether the list is intact, nothing acknowledged is missing, and no node failed.
     pub ok: bool,
     /// Nodes started.
     pub nodes: usize,
-    /// Nodes that reported and ended well.
+    /// Nodes that walked the list, and were not killed.
     pub survivors: usize,
-    /// Items whose appending was acknowledged to a node.
+    /// Items whose appending a node has reported as acknowledged.
     pub items_acknowledged: u64,
-    /// Items that every node found.
+    /// Items that every survivor found.
     pub items_found: u64,
-    /// Acknowledged items that some node did not find.
+    /// Acknowledged items that some survivor did not find.
     pub items_lost: u64,
     /// Faults of loads, of all nodes.
     pub read_faults: u64,
@@ -105,10 +60,13 @@ pub struct Summary {
     pub fault_p99_us: f64,
     /// From the start of the first node to the end of the last.
     pub elapsed_s: f64,
-    /// How long recovery took; nothing was killed, so there was none.
+    /// From a kill until a survivor had what it had waited for; the longest, if there were several kills.
     pub recovery_ms: Option<f64>,
     /// Pages whose contents are gone.
     pub lost_pages: u64,
+    /// The ranks that were killed.
+    #[serde(skip)]
+    pub killed: Vec<u32>,
 }
 
 impl Tally {
@@ -121,9 +79,13 @@ impl Tally {
     pub fn take(&mut self, rank: u32, line: NodeLine) {
         let Some(node) = self.nodes.get_mut(rank as usize) else { return };
         match line {
-            NodeLine::Appended { count } => node.appended = count,
+            NodeLine::Appended { count } | NodeLine::Reached { count, .. } => {
+                node.appended = node.appended.max(count);
+            }
             NodeLine::Checked { count } => node.checked = count,
             NodeLine::Faults { nanos } => node.fault_nanos.extend(nanos),
+            NodeLine::Recovered { at } => node.recovered.push(at),
+            NodeLine::Broken(broken) => node.broken = Some(broken),
             NodeLine::Report(report) => {
                 node.checked = self.items;
                 node.report = Some(*report);
@@ -156,73 +118,178 @@ impl Tally {
         self.nodes.iter().enumerate().map(of_node).collect::<Vec<_>>().join(", ")
     }
 
-    /// What nodes found wrong with the list.
-    pub fn damage(&self) -> String {
-        let of_node = |(rank, node): (usize, &Progress)| match &node.report {
-            None => Some(format!("rank {rank} did not report")),
-            Some(report) if report.verdict.is_intact() => None,
-            Some(Report { verdict, .. }) => Some(format!(
-                "rank {rank} missed {} of {} items and met {} twice or out of order",
-                verdict.missing, self.items, verdict.misplaced
-            )),
+    /// Where the list breaks for the first survivor that came to such a place.
+    pub fn broken(&self) -> Option<(usize, Break)> {
+        self.nodes.iter().enumerate().find_map(|(rank, node)| Some((rank, node.broken?)))
+    }
+
+    /// What is wrong with the list as survivors found it, in words.
+    pub fn damage(&self, outcome: &Outcome) -> String {
+        let of_node = |(rank, node): (usize, &Progress)| {
+            let Some(report) = &node.report else { return Some(format!("rank {rank} did not report")) };
+            let verdict = report.verdict.as_ref()?;
+            let (missing, gaps) = (self.missing(verdict), verdict.gaps());
+            if missing == 0 && gaps == 0 && verdict.misplaced == 0 {
+                return None;
+            }
+            Some(format!(
+                "rank {rank} missed {missing} acknowledged items, met {} twice or out of order, and saw {gaps} gaps",
+                verdict.misplaced
+            ))
         };
-        self.nodes.iter().enumerate().filter_map(of_node).collect::<Vec<_>>().join(", ")
+        let survivors = self.nodes.iter().enumerate().filter(|(rank, _)| !was_killed(outcome, *rank));
+        let mut damage: Vec<String> = survivors.filter_map(of_node).collect();
+        if damage.is_empty() {
+            damage.push(match self.verdicts(outcome).next() {
+                None => String::from("no node is left that could tell"),
+                Some(_) => String::from("survivors found different items, or more than were appended"),
+            });
+        }
+        damage.join(", ")
     }
 
     /// Adds everything up.
     pub fn summary(&self, outcome: &Outcome, elapsed: Duration) -> Summary {
-        let ended_well = |rank: usize| outcome.nodes.get(rank).is_some_and(|node| node.code() == 0);
-        let reported: Vec<(usize, &Report)> = self
-            .nodes
-            .iter()
-            .enumerate()
-            .filter_map(|(rank, node)| Some((rank, node.report.as_ref()?)))
-            .collect();
-        let survivors = reported.iter().filter(|(rank, _)| ended_well(*rank)).count();
-        let sum = |of: fn(&Report) -> u64| reported.iter().map(|(_, report)| of(report)).sum::<u64>();
-        let acknowledged = self.nodes.iter().map(|node| node.appended).sum::<u64>();
-        let found = reported.iter().map(|(_, report)| report.verdict.found).min().unwrap_or(0);
-        let intact = reported.iter().all(|(_, report)| report.verdict.is_intact());
-        let faults = merge(self.nodes.iter().map(|node| node.fault_nanos.as_slice()));
+        let reports: Vec<&Report> = self.nodes.iter().filter_map(|node| node.report.as_ref()).collect();
+        let sum = |of: fn(&Report) -> u64| reports.iter().map(|report| of(report)).sum::<u64>();
+        let faults = table::merge(self.nodes.iter().map(|node| node.fault_nanos.as_slice()));
+        let killed: Vec<u32> = (0..).zip(&self.nodes).map(|(rank, _)| rank).collect();
+        let killed = killed.into_iter().filter(|rank| was_killed(outcome, *rank as usize)).collect();
         Summary {
-            ok: outcome.success() && intact && survivors == self.nodes.len() && found == self.items,
+            ok: outcome.success() && self.is_intact(outcome),
             nodes: self.nodes.len(),
-            survivors,
-            items_acknowledged: acknowledged,
-            items_found: found,
-            items_lost: acknowledged.saturating_sub(found),
+            survivors: self.survivors(outcome).count(),
+            items_acknowledged: self.nodes.iter().map(|node| node.appended).sum(),
+            items_found: self.survivors(outcome).map(Progress::found).min().unwrap_or(0),
+            items_lost: self.survivors(outcome).map(|node| self.lost(node)).max().unwrap_or(0),
             read_faults: sum(|report| report.read_faults),
             write_faults: sum(|report| report.write_faults),
             pages_moved: sum(|report| report.pages_moved),
             bytes_moved: sum(|report| report.bytes_moved),
-            fault_p50_us: percentile_us(&faults, 50),
-            fault_p99_us: percentile_us(&faults, 99),
-            elapsed_s: (elapsed.as_secs_f64() * 1e3).round() / 1e3,
-            recovery_ms: None,
-            lost_pages: 0,
+            fault_p50_us: table::percentile_us(&faults, 50),
+            fault_p99_us: table::percentile_us(&faults, 99),
+            elapsed_s: thousandths(elapsed.as_secs_f64()),
+            recovery_ms: self.recovery(outcome).map(|time| thousandths(time.as_secs_f64() * 1e3)),
+            lost_pages: self.lost_pages(&reports),
+            killed,
         }
     }
 
-    /// A row per node that reported.
-    pub fn table(&self) -> String {
+    /// Whether every node that was not killed found the same whole list.
+    fn is_intact(&self, outcome: &Outcome) -> bool {
+        let verdicts: Vec<&Verdict> = self.verdicts(outcome).collect();
+        let living = (0..self.nodes.len()).filter(|rank| !was_killed(outcome, *rank)).count();
+        let is_whole =
+            |verdict: &&Verdict| verdict.misplaced == 0 && verdict.gaps() == 0 && self.missing(verdict) == 0;
+        let exact = |verdict: &&Verdict| {
+            (0..).zip(&self.nodes).zip(&verdict.ranks).all(|((rank, node), met)| {
+                was_killed(outcome, rank as usize)
+                    || (met.count == node.appended && met.count == share(self.items, self.size(), rank))
+            })
+        };
+        !verdicts.is_empty()
+            && verdicts.len() == living
+            && verdicts.iter().all(is_whole)
+            && verdicts.iter().all(exact)
+            && verdicts.windows(2).all(|pair| pair[0] == pair[1])
+    }
+
+    fn size(&self) -> u32 {
+        u32::try_from(self.nodes.len()).unwrap_or(u32::MAX)
+    }
+
+    /// Acknowledged items that a walk did not meet.
+    fn missing(&self, verdict: &Verdict) -> u64 {
+        let counts = verdict.ranks.iter().map(|met| met.count).chain(std::iter::repeat(0));
+        self.nodes.iter().zip(counts).map(|(node, count)| node.appended.saturating_sub(count)).sum()
+    }
+
+    /// Acknowledged items that a survivor did not find: of a list that breaks, all behind the break.
+    fn lost(&self, node: &Progress) -> u64 {
+        match node.report.as_ref().and_then(|report| report.verdict.as_ref()) {
+            Some(verdict) => self.missing(verdict),
+            None => self.nodes.iter().map(|node| node.appended).sum::<u64>().saturating_sub(node.found()),
+        }
+    }
+
+    /// Nodes that came to the end of their walk, wherever that was, and were not killed.
+    fn survivors(&self, outcome: &Outcome) -> impl Iterator<Item = &Progress> {
+        let ended_well = |rank: usize, node: &Progress| {
+            !was_killed(outcome, rank) && (node.broken.is_some() || code_of(outcome, rank) == Some(0))
+        };
+        let reported = self.nodes.iter().enumerate().filter(|(_, node)| node.report.is_some());
+        reported.filter(move |(rank, node)| ended_well(*rank, node)).map(|(_, node)| node)
+    }
+
+    fn verdicts(&self, outcome: &Outcome) -> impl Iterator<Item = &Verdict> {
+        self.survivors(outcome).filter_map(|node| node.report.as_ref()?.verdict.as_ref())
+    }
+
+    /// From each kill until a survivor had what it had waited for: the longest.
+    fn recovery(&self, outcome: &Outcome) -> Option<Duration> {
+        let recovered: Vec<Duration> =
+            self.nodes.iter().flat_map(|node| &node.recovered).map(|at| Duration::from_nanos(*at)).collect();
+        let kills = outcome.nodes.iter().filter(|node| is_killed(node)).filter_map(|node| node.killed_at);
+        let after = |kill: Duration| recovered.iter().filter_map(|at| at.checked_sub(kill)).min();
+        kills.filter_map(after).max()
+    }
+
+    /// As many as the best informed node knows of.
+    fn lost_pages(&self, reports: &[&Report]) -> u64 {
+        let known = reports.iter().map(|report| report.lost_pages).max().unwrap_or(0);
+        known.max(u64::from(self.broken().is_some()))
+    }
+
+    /// A row per node that reported or was killed.
+    pub fn table(&self, outcome: &Outcome) -> String {
         let head = ["rank", "items", "read faults", "write faults", "pages in", "MiB in", "p50 us", "p99 us"];
         let row = |(rank, node): (usize, &Progress)| {
-            let report = node.report.as_ref()?;
-            let faults = merge([node.fault_nanos.as_slice()]);
+            let Some(report) = node.report.as_ref().filter(|_| !was_killed(outcome, rank)) else {
+                let killed = [rank.to_string(), node.appended.to_string(), String::from("killed")];
+                let mut cells: [String; 8] = Default::default();
+                cells[..killed.len()].clone_from_slice(&killed);
+                return was_killed(outcome, rank).then_some(cells);
+            };
+            let faults = table::merge([node.fault_nanos.as_slice()]);
             Some([
                 rank.to_string(),
                 report.acknowledged.to_string(),
                 report.read_faults.to_string(),
                 report.write_faults.to_string(),
                 report.pages_moved.to_string(),
-                format!("{:.1}", mebibytes(report.bytes_moved)),
-                format!("{:.1}", percentile_us(&faults, 50)),
-                format!("{:.1}", percentile_us(&faults, 99)),
+                format!("{:.1}", table::mebibytes(report.bytes_moved)),
+                format!("{:.1}", table::percentile_us(&faults, 50)),
+                format!("{:.1}", table::percentile_us(&faults, 99)),
             ])
         };
         let rows = self.nodes.iter().enumerate().filter_map(row);
-        align(std::iter::once(head.map(str::to_owned)).chain(rows).collect())
+        table::align(std::iter::once(head.map(str::to_owned)).chain(rows).collect())
     }
+}
+
+impl Progress {
+    /// Items that the node met: up to where the list breaks, if it does.
+    fn found(&self) -> u64 {
+        let verdict = self.report.as_ref().and_then(|report| report.verdict.as_ref());
+        verdict.map_or_else(|| self.broken.and_then(|broken| broken.walked).unwrap_or(0), Verdict::found)
+    }
+}
+
+fn is_killed(node: &NodeOutcome) -> bool {
+    node.ending == Ending::Killed
+}
+
+fn was_killed(outcome: &Outcome, rank: usize) -> bool {
+    outcome.nodes.get(rank).is_some_and(is_killed)
+}
+
+fn code_of(outcome: &Outcome, rank: usize) -> Option<i32> {
+    outcome.nodes.get(rank).map(NodeOutcome::code)
+}
+
+/// Three digits behind the point are enough of seconds and milliseconds.
+fn thousandths(value: f64) -> f64 {
+    (value * 1e3).round() / 1e3
 }
 
 impl Summary {
@@ -235,183 +302,32 @@ impl Summary {
 
 impl fmt::Display for Summary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let verdict =
-            if self.ok { "every node found each once and in order" } else { "the list is NOT intact" };
+        let who = if self.killed.is_empty() { "every node" } else { "every survivor" };
+        let verdict = match self.ok {
+            true => format!("{who} found each once and in order"),
+            false => String::from("the list is NOT intact"),
+        };
         writeln!(
             f,
             "{} items appended by {} nodes in {:.2} s: {verdict}.",
             self.items_acknowledged, self.nodes, self.elapsed_s
         )?;
+        for rank in &self.killed {
+            writeln!(f, "Rank {rank} was killed.")?;
+        }
+        if let Some(recovery_ms) = self.recovery_ms {
+            writeln!(f, "Survivors had what they had waited for {recovery_ms:.1} ms after the kill.")?;
+        }
         writeln!(
             f,
             "{} pages and {:.1} MiB moved; faults took {:.1} us (p50) and {:.1} us (p99).",
             self.pages_moved,
-            mebibytes(self.bytes_moved),
+            table::mebibytes(self.bytes_moved),
             self.fault_p50_us,
             self.fault_p99_us
         )
     }
 }
 
-fn mebibytes(bytes: u64) -> f64 {
-    const MIB: f64 = (1u64 << 20) as f64;
-    bytes as f64 / MIB
-}
-
-/// Columns to the right, two spaces apart.
-fn align<const N: usize>(rows: Vec<[String; N]>) -> String {
-    let width = |column: usize| rows.iter().map(|row| row[column].len()).max().unwrap_or(0);
-    let widths: [usize; N] = std::array::from_fn(width);
-    let line = |row: &[String; N]| {
-        let cells: Vec<String> =
-            row.iter().zip(widths).map(|(cell, width)| format!("{cell:>width$}")).collect();
-        format!("{}\n", cells.join("  "))
-    };
-    rows.iter().map(line).collect()
-}
-
-/// The distributions of several nodes as one.
-fn merge<'a>(parts: impl IntoIterator<Item = &'a [(u64, u64)]>) -> BTreeMap<u64, u64> {
-    let mut whole = BTreeMap::new();
-    for &(nanos, count) in parts.into_iter().flatten() {
-        *whole.entry(nanos).or_insert(0) += count;
-    }
-    whole
-}
-
-/// The time below which `percent` percent of the counted ones lie, in microseconds; 0 if none were counted.
-fn percentile_us(times: &BTreeMap<u64, u64>, percent: u64) -> f64 {
-    const NANOS_PER_MICRO: f64 = 1e3;
-    let total: u64 = times.values().sum();
-    let rank = (total.saturating_mul(percent)).div_ceil(100);
-    let mut seen = 0;
-    let found = times.iter().find(|(_, count)| {
-        seen += *count;
-        seen >= rank
-    });
-    found.map_or(0.0, |(nanos, _)| *nanos as f64 / NANOS_PER_MICRO)
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use dsm_node::launch::{Ending, NodeOutcome};
-    use std::os::unix::process::ExitStatusExt;
-    use std::process::ExitStatus;
-
-    fn outcome(codes: &[i32]) -> Outcome {
-        const EXIT_CODE_SHIFT: i32 = 8;
-        let node = |(rank, code): (u32, &i32)| NodeOutcome {
-            rank,
-            status: Some(ExitStatus::from_raw(code << EXIT_CODE_SHIFT)),
-            ending: Ending::Itself,
-            stdout: String::new(),
-            stderr: String::new(),
-        };
-        let failed = (0..).zip(codes).find(|(_, code)| **code != 0);
-        Outcome {
-            nodes: (0..).zip(codes).map(node).collect(),
-            first_failure: failed.map(|(rank, code)| (rank, *code)),
-            elapsed: Duration::ZERO,
-        }
-    }
-
-    fn report(found: u64, missing: u64) -> NodeLine {
-        NodeLine::Report(Box::new(Report {
-            acknowledged: 5,
-            verdict: Verdict { found, missing, misplaced: 0 },
-            read_faults: 3,
-            pages_moved: 2,
-            ..Report::default()
-        }))
-    }
-
-    fn tally(lines: [NodeLine; 2]) -> Tally {
-        let mut tally = Tally::new(2, 10);
-        for (rank, line) in (0..).zip(lines) {
-            tally.take(rank, NodeLine::Appended { count: 5 });
-            // In two lines, as from a node that has much to say.
-            tally.take(rank, NodeLine::Faults { nanos: vec![(10_000, 98)] });
-            tally.take(rank, NodeLine::Faults { nanos: vec![(90_000, 2)] });
-            let line = serde_json::from_str(&line.to_json()).expect("a line survives its way");
-            tally.take(rank, line);
-        }
-        tally
-    }
-
-    #[test]
-    fn the_json_object_has_exactly_the_agreed_fields() {
-        let summary =
-            tally([report(10, 0), report(10, 0)]).summary(&outcome(&[0, 0]), Duration::from_millis(1500));
-        let value: serde_json::Value = serde_json::from_str(&summary.to_json()).expect("JSON");
-        let fields: Vec<_> = value.as_object().expect("an object").keys().map(String::as_str).collect();
-        let mut agreed = [
-            "ok",
-            "nodes",
-            "survivors",
-            "items_acknowledged",
-            "items_found",
-            "items_lost",
-            "read_faults",
-            "write_faults",
-            "pages_moved",
-            "bytes_moved",
-            "fault_p50_us",
-            "fault_p99_us",
-            "elapsed_s",
-            "recovery_ms",
-            "lost_pages",
-        ];
-        agreed.sort_unstable();
-        assert_eq!(fields, agreed);
-        assert_eq!(value["ok"], true);
-        assert_eq!(value["survivors"], 2);
-        assert_eq!(value["items_acknowledged"], 10);
-        assert_eq!(value["items_lost"], 0);
-        assert_eq!(value["read_faults"], 6);
-        assert_eq!(value["pages_moved"], 4);
-        assert_eq!(value["fault_p50_us"], 10.0);
-        assert_eq!(value["fault_p99_us"], 90.0);
-        assert_eq!(value["elapsed_s"], 1.5);
-        assert!(value["recovery_ms"].is_null());
-    }
-
-    #[test]
-    fn one_node_that_misses_an_item_spoils_the_whole() {
-        let tally = tally([report(10, 0), report(9, 1)]);
-        let summary = tally.summary(&outcome(&[0, 0]), Duration::ZERO);
-        assert!(!summary.ok);
-        assert_eq!((summary.items_found, summary.items_lost), (9, 1));
-        assert_eq!(tally.damage(), "rank 1 missed 1 of 10 items and met 0 twice or out of order");
-    }
-
-    #[test]
-    fn a_node_that_fails_is_no_survivor() {
-        let tally = tally([report(10, 0), NodeLine::Failed { message: String::from("no such luck") }]);
-        let summary = tally.summary(&outcome(&[0, 1]), Duration::ZERO);
-        assert!(!summary.ok);
-        assert_eq!((summary.nodes, summary.survivors), (2, 1));
-        assert_eq!(tally.failure(1), Some("no such luck"));
-        assert!(tally.whereabouts().contains("rank 1 had appended 5 and checked 0"));
-    }
-
-    #[test]
-    fn progress_ends_where_it_should() {
-        let tally = tally([report(10, 0), report(10, 0)]);
-        assert_eq!((tally.steps(), tally.position()), (30, 30));
-    }
-
-    #[test]
-    fn percentiles_of_nothing_and_of_one() {
-        assert_eq!(percentile_us(&BTreeMap::new(), 50), 0.0);
-        assert_eq!(percentile_us(&BTreeMap::from([(7_000, 1)]), 99), 7.0);
-    }
-
-    #[test]
-    fn the_table_has_a_row_per_node_that_reported() {
-        let table = tally([report(10, 0), NodeLine::Failed { message: String::new() }]).table();
-        let lines: Vec<_> = table.lines().collect();
-        assert_eq!(lines.len(), 2);
-        assert_eq!(lines[0].len(), lines[1].len(), "{table}");
-    }
-}
+mod tests;

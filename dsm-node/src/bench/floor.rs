@@ -19,10 +19,10 @@ use std::thread;
 use std::time::Instant;
 
 /// A request as small as ours.
-const REQUEST_LENGTH: usize = 64;
+pub(super) const REQUEST_LENGTH: usize = 64;
 
 /// One page of the default size.
-const PAGE_LENGTH: usize = limits::PAGE_SIZE_DEFAULT as usize;
+pub(super) const PAGE_LENGTH: usize = limits::PAGE_SIZE_DEFAULT as usize;
 
 /// Where the floor's own regions lie, one behind the other, since a region's addresses stay reserved: behind the largest
 /// region that starts at the default base.
@@ -76,18 +76,18 @@ fn resolve(region: &Region, geometry: Geometry, samples: usize) -> Result<()> {
     Ok(())
 }
 
-/// The other end of [`round_trip`], on the node that is its peer: answers each request with a page, until the caller
-/// hangs up. `tell` is told the port.
-pub(super) fn answer_round_trips(tell: impl FnOnce(u16)) -> Result<()> {
+/// The other end of [`round_trip`], on the node that is its peer: answers each request of `there` bytes with `back` bytes,
+/// until the caller hangs up. `tell` is told the port.
+pub(super) fn answer_round_trips(there: usize, back: usize, tell: impl FnOnce(u16)) -> Result<()> {
     let serve = || -> io::Result<()> {
         let listener = TcpListener::bind(("127.0.0.1", 0))?;
         tell(listener.local_addr()?.port());
         let (mut stream, _) = listener.accept()?;
         stream.set_nodelay(true)?;
-        let mut request = [0; REQUEST_LENGTH];
+        let (mut request, answer) = (vec![0; there], vec![1; back]);
         loop {
             match stream.read_exact(&mut request) {
-                Ok(()) => stream.write_all(&[1; PAGE_LENGTH])?,
+                Ok(()) => stream.write_all(&answer)?,
                 Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(()),
                 Err(error) => return Err(error),
             }
@@ -96,17 +96,17 @@ pub(super) fn answer_round_trips(tell: impl FnOnce(u16)) -> Result<()> {
     serve().map_err(|error| Error::io("answering TCP round trips", error))
 }
 
-/// Times `samples` blocking round trips over TCP loopback to another process: 64 bytes there, one page back.
-pub(super) fn round_trip(port: u16, samples: usize) -> Result<Latency> {
+/// Times `samples` blocking round trips over TCP loopback to another process: `there` bytes there, `back` bytes back.
+pub(super) fn round_trip(port: u16, there: usize, back: usize, samples: usize) -> Result<Latency> {
     let measure = || -> io::Result<Latency> {
         let mut latency = Latency::new();
         let mut stream = TcpStream::connect(("127.0.0.1", port))?;
         stream.set_nodelay(true)?;
-        let mut page = [0; PAGE_LENGTH];
+        let (request, mut answer) = (vec![1; there], vec![0; back]);
         for round in 0..samples + WARM_UP {
             let start = Instant::now();
-            stream.write_all(&[1; REQUEST_LENGTH])?;
-            stream.read_exact(&mut page)?;
+            stream.write_all(&request)?;
+            stream.read_exact(&mut answer)?;
             if round >= WARM_UP {
                 latency.record(nanos_since(start));
             }

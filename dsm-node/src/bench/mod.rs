@@ -1,10 +1,12 @@
 //! `dsm bench`: measures this build beside the floors of the machine, in one run.
 //!
 //! Two nodes of this very program are started; rank 1 prepares pages, rank 0 touches them and takes the times. The
-//! floors (`floor.rs`) are taken by rank 0 before and after, so that a drift of the machine moves both sides.
+//! floors (`floor.rs`) are taken by rank 0 before and after, so that a drift of the machine moves both sides. Nothing is
+//! replicated there: what that costs is measured by itself (`survival.rs`).
 
 mod floor;
 mod node;
+mod survival;
 
 use crate::doctor;
 use crate::error::{Error, Result};
@@ -22,8 +24,8 @@ const NODE_VARIABLE: &str = "DSM_BENCH_NODE";
 /// All measures together take a few seconds; nodes that take as long as this hang.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// What can be measured, in the order of the table. `scan`, `commit` and `recovery` are not there yet.
-const MEASURES: [Measure; 8] = [
+/// What can be measured, in the order of the table. `scan` is not there yet.
+const MEASURES: [Measure; 10] = [
     Measure::LocalFault,
     Measure::ReadMiss,
     Measure::WriteMiss,
@@ -32,6 +34,8 @@ const MEASURES: [Measure; 8] = [
     Measure::FirstTouch,
     Measure::LockHandoff,
     Measure::Barrier,
+    Measure::Commit,
+    Measure::Recovery,
 ];
 
 /// One thing to measure.
@@ -53,6 +57,12 @@ enum Measure {
     LockHandoff,
     /// A barrier of two nodes.
     Barrier,
+    /// One record of 1, 16 and 256 pages beside a round trip of as many bytes, and the time per item of a list that four
+    /// nodes append to, without replicas and with one.
+    Commit,
+    /// From the kill of one of four nodes, with 256 MiB touched, to the first fault that is resolved though its page's
+    /// owner died, beside the time that the kernel takes to end the process.
+    Recovery,
 }
 
 impl Measure {
@@ -66,6 +76,8 @@ impl Measure {
             Measure::FirstTouch => "first_touch",
             Measure::LockHandoff => "lock_handoff",
             Measure::Barrier => "barrier",
+            Measure::Commit => "commit",
+            Measure::Recovery => "recovery",
         }
     }
 
@@ -80,22 +92,21 @@ impl Measure {
             Measure::ReadMiss | Measure::WriteMiss | Measure::Upgrade | Measure::PingPong => {
                 local_fault + round_trip
             }
-            Measure::LockHandoff | Measure::Barrier => round_trip,
+            Measure::LockHandoff | Measure::Barrier | Measure::Commit | Measure::Recovery => round_trip,
         }
     }
 }
 
 /// The figures of one measure, times in microseconds.
 struct Figure {
-    measure: Measure,
     p50: f64,
     p99: f64,
     floor_p50: f64,
 }
 
 impl Figure {
-    fn new(measure: Measure, latency: &Latency, floor_p50: f64) -> Figure {
-        Figure { measure, p50: latency.p50_us(), p99: latency.p99_us(), floor_p50 }
+    fn new(latency: &Latency, floor_p50: f64) -> Figure {
+        Figure { p50: latency.p50_us(), p99: latency.p99_us(), floor_p50 }
     }
 
     fn to_json(&self) -> Value {
@@ -105,10 +116,13 @@ impl Figure {
 }
 
 /// Runs the measure that `only` names, or all, and prints a table; with `json`, one object on the last line. Blocks on
-/// the two nodes that it starts, for two minutes at most.
+/// the nodes that it starts, for two minutes at most with each cluster.
 #[must_use]
 pub fn run(only: Option<&str>, json: bool) -> ExitCode {
     if let Ok(measures) = std::env::var(NODE_VARIABLE) {
+        if let Some(job) = measures.strip_prefix(survival::JOB) {
+            return report(survival::run_node(job));
+        }
         return report(node::run(&measures.split(',').filter_map(Measure::named).collect::<Vec<_>>()));
     }
     let measures = match only {
@@ -138,16 +152,30 @@ fn report(result: Result<()>) -> ExitCode {
     }
 }
 
-/// Starts the nodes, and takes the figures from the last line that rank 0 prints.
 fn measure_all(measures: &[Measure]) -> Result<Map<String, Value>> {
-    // What both nodes would fail with is said once, here.
+    // What all nodes would fail with is said once, here.
     Uffd::open().map_err(|refusal| doctor::explain(&refusal))?;
+    let (survival, coherence): (Vec<Measure>, Vec<Measure>) =
+        measures.iter().partition(|measure| matches!(measure, Measure::Commit | Measure::Recovery));
+    let mut figures = if coherence.is_empty() { Map::new() } else { measure_coherence(&coherence)? };
+    if survival.contains(&Measure::Commit) {
+        figures.extend(survival::commit()?);
+    }
+    if survival.contains(&Measure::Recovery) {
+        figures.extend(survival::recovery()?);
+    }
+    Ok(figures)
+}
+
+/// Starts the nodes, and takes the figures from the last line that rank 0 prints.
+fn measure_coherence(measures: &[Measure]) -> Result<Map<String, Value>> {
     let program = std::env::current_exe()
         .map_err(|error| Error::io("finding this program to start it again", error))?;
     let names: Vec<&str> = measures.iter().map(|measure| measure.name()).collect();
     let cluster = Launch::new(program)
         .arg("bench")
         .nodes(2)
+        .replicas(0)
         .env(NODE_VARIABLE, names.join(","))
         .output(Output::Captured)
         .spawn()?;

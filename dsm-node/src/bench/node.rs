@@ -66,8 +66,8 @@ pub(super) fn run(measures: &[Measure]) -> Result<()> {
             .iter()
             .map(|(measure, latency)| {
                 let latency = if *measure == Measure::LocalFault { &floors.local_fault } else { latency };
-                let figure = Figure::new(*measure, latency, measure.floor(fault, trip));
-                (figure.measure.name().to_owned(), figure.to_json())
+                let figure = Figure::new(latency, measure.floor(fault, trip));
+                (measure.name().to_owned(), figure.to_json())
             })
             .collect();
         println!("{}", Value::Object(figures));
@@ -125,11 +125,13 @@ impl Floors {
                 spin_loop();
             }
             let port = u16::try_from(port.load(Ordering::Acquire)).unwrap_or_default();
-            self.round_trip.merge(&floor::round_trip(port, FLOOR_SAMPLES)?);
+            let (there, back) = (floor::REQUEST_LENGTH, floor::PAGE_LENGTH);
+            self.round_trip.merge(&floor::round_trip(port, there, back, FLOOR_SAMPLES)?);
         } else {
             port.store(0, Ordering::Release);
             bench.dsm.barrier()?;
-            floor::answer_round_trips(|bound| port.store(u64::from(bound), Ordering::Release))?;
+            let (there, back) = (floor::REQUEST_LENGTH, floor::PAGE_LENGTH);
+            floor::answer_round_trips(there, back, |bound| port.store(u64::from(bound), Ordering::Release))?;
         }
         bench.dsm.barrier().map(|_| ())
     }
@@ -154,6 +156,8 @@ impl Bench<'_> {
             Measure::FirstTouch => self.first_touch(),
             Measure::LockHandoff => self.lock(),
             Measure::Barrier => self.barrier(),
+            // These have clusters of their own.
+            Measure::Commit | Measure::Recovery => Ok(Latency::new()),
         }
     }
 

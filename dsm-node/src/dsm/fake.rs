@@ -6,14 +6,31 @@ use crate::heap::{self, spans::Spans, spans::testing::TestRegion};
 use crate::node::{Call, Caller, Node, Order};
 use crate::stats::Stats;
 use crossbeam_channel::{Receiver, Sender, unbounded};
-use dsm_core::{Address, CallId, Command, LockId, NodeId, Reply, RootAnswer, ViewId};
+use dsm_core::{Address, CallId, Command, LockId, Lost, NodeId, Reply, RootAnswer, SpanRange, ViewId};
 use nix::sys::eventfd::EventFd;
+use parking_lot::Mutex;
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, OnceLock};
 use std::thread;
 
 /// Pages of the fake region.
 const PAGES: u64 = 16 * 1024;
+
+/// What tests have declared lost: nobody asks for it but they.
+static LOST: Mutex<Vec<Lost>> = Mutex::new(Vec::new());
+
+/// Declares a page, or the domain that begins there, lost.
+pub(crate) fn lose(lost: Lost) {
+    LOST.lock().push(lost);
+}
+
+/// For whose death the next grant of a lock says that its holder died.
+static DEAD: Mutex<Vec<(LockId, NodeId)>> = Mutex::new(Vec::new());
+
+/// Pretends that `node` has died in a section of `lock`.
+pub(crate) fn die_in(lock: LockId, node: NodeId) {
+    DEAD.lock().push((lock, node));
+}
 
 /// The one node of this test process. Tests share it, so each uses names of its own.
 pub(crate) fn dsm() -> &'static Dsm {
@@ -22,8 +39,8 @@ pub(crate) fn dsm() -> &'static Dsm {
         let region = TestRegion::new(PAGES);
         let (sender, orders) = unbounded();
         let caller = Caller::new(sender, Arc::new(EventFd::new().expect("an eventfd")));
-        thread::spawn(move || Engine { region, locks: HashMap::new(), roots: HashMap::new() }.run(&orders));
-        let node = Node::new(NodeId(0), 1, *region.geometry(), caller);
+        thread::spawn(move || Engine::new(region).run(&orders));
+        let node = Node::new(NodeId(0), 1, *region.geometry(), caller).with_replicas(1);
         Dsm::new(Node::install(node).expect("the only node of the test process"), || Ok(()))
     })
 }
@@ -33,6 +50,8 @@ struct Engine {
     /// The first of each queue has the lock.
     locks: HashMap<LockId, VecDeque<(CallId, Sender<Reply>)>>,
     roots: HashMap<String, Root>,
+    /// What was given up while locks were held.
+    given_up: Vec<Command>,
 }
 
 struct Root {
@@ -43,6 +62,10 @@ struct Root {
 }
 
 impl Engine {
+    fn new(region: &'static TestRegion) -> Engine {
+        Engine { region, locks: HashMap::new(), roots: HashMap::new(), given_up: Vec::new() }
+    }
+
     fn run(mut self, orders: &Receiver<Order>) {
         for order in orders {
             match order {
@@ -66,18 +89,20 @@ impl Engine {
                 Ok(span) => Reply::Span(span),
                 Err(_) => Reply::SpanDenied { free: 0, largest: 0 },
             }),
-            Command::SpanReturn { first } => self.region.give_back(first),
+            Command::SpanReturn { .. } | Command::Free { .. } => {
+                self.given_up.push(command);
+                self.take_back();
+            }
             Command::SpanFind { page } => {
                 reply(Reply::SpanFound(self.region.find(page).expect("the test region answers")));
             }
-            Command::Free { address } => {
-                if let Some(first) = heap::free_local(address) {
-                    self.region.give_back(first);
-                }
-            }
             Command::Lock { lock, wait } => self.lock(id, lock, wait, answer),
             Command::LockWithdraw { lock, waiting } => self.withdraw(lock, waiting),
-            Command::Unlock { lock, acquired } => self.unlock(lock, acquired),
+            Command::Unlock { lock, acquired } => self.unlock(&[(lock, acquired)]),
+            Command::UnlockTogether { locks } => {
+                assert!(locks.len() > 1, "one lock is released by itself");
+                self.unlock(&locks);
+            }
             Command::RootClaim { name, layout } => self.claim(name, layout, answer),
             Command::RootPublish { name, address } => {
                 let root = self.roots.get_mut(&name).expect("only what was claimed is published");
@@ -93,15 +118,34 @@ impl Engine {
             Command::Barrier => reply(Reply::BarrierPassed { view: ViewId::FIRST }),
             Command::Leave => reply(Reply::Left),
             Command::Sync => reply(Reply::Synced),
-            Command::Ensure { .. } => reply(Reply::Ensured),
-            Command::Cover { .. } => {}
+            Command::Ensure { page } => {
+                let lost = LOST.lock().iter().find(|lost| lost.page == page).copied();
+                reply(lost.map_or(Reply::Ensured, Reply::Lost));
+            }
+            Command::Cover { lock, spans } => {
+                let is_leased = |span: &SpanRange| {
+                    let leased = self.region.find(span.first).expect("the test region answers");
+                    leased.is_some_and(|leased| (leased.first, leased.pages) == (span.first, span.pages))
+                };
+                assert!(spans.iter().all(is_leased) && self.is_held(lock), "{lock:?} has {spans:?}");
+                reply(Reply::Covered);
+            }
         }
     }
 
     fn lock(&mut self, id: CallId, lock: LockId, wait: bool, answer: &Sender<Reply>) {
+        let page = self.region.geometry().page_of(lock.0);
+        if let Some(lost) = LOST.lock().iter().find(|lost| Some(lost.page) == page) {
+            return tell(answer, Reply::Lost(*lost));
+        }
         let queue = self.locks.entry(lock).or_default();
         match (queue.is_empty(), wait) {
-            (true, _) => tell(answer, Reply::Locked { recovered: None }),
+            (true, _) => {
+                let mut dead = DEAD.lock();
+                let index = dead.iter().position(|(other, _)| *other == lock);
+                let recovered = index.map(|index| dead.swap_remove(index).1);
+                tell(answer, Reply::Locked { recovered });
+            }
             (false, true) => {}
             (false, false) => return tell(answer, Reply::LockDenied { holder: NodeId(0) }),
         }
@@ -117,7 +161,36 @@ impl Engine {
         }
     }
 
-    fn unlock(&mut self, lock: LockId, acquired: CallId) {
+    fn unlock(&mut self, locks: &[(LockId, CallId)]) {
+        for &(lock, acquired) in locks {
+            self.unlock_one(lock, acquired);
+        }
+        self.take_back();
+    }
+
+    /// What was given up in sections is free once they have ended; here, once there is none.
+    fn take_back(&mut self) {
+        if self.locks.values().any(|queue| !queue.is_empty()) {
+            return;
+        }
+        for command in std::mem::take(&mut self.given_up) {
+            match command {
+                Command::SpanReturn { first } => self.region.give_back(first),
+                Command::Free { address } => {
+                    if let Some(first) = heap::free_local(address) {
+                        self.region.give_back(first);
+                    }
+                }
+                other => unreachable!("{other:?} gives nothing up"),
+            }
+        }
+    }
+
+    fn is_held(&self, lock: LockId) -> bool {
+        self.locks.get(&lock).is_some_and(|queue| !queue.is_empty())
+    }
+
+    fn unlock_one(&mut self, lock: LockId, acquired: CallId) {
         let queue = self.locks.get_mut(&lock).expect("only a held lock is released");
         let (id, _) = queue.pop_front().expect("only a held lock is released");
         assert_eq!(id, acquired, "released by the call that acquired it");

@@ -1,10 +1,12 @@
 //! The interface over a fake engine.
 
-use super::fake::dsm;
+use super::fake::{self, dsm};
 use super::*;
 use crate::collections::DsmList;
+use crate::node::{Ending, Order};
 use crate::sync::Domain;
 use crate::{DsmMutex, LockError};
+use dsm_core::{Copyset, Host, Incarnation, LockId, NodeId, ViewId};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc;
@@ -49,13 +51,19 @@ fn a_root_that_asks_for_itself_is_refused() {
     assert_eq!(*dsm().root("itself", |_| Ok(2_u8)).unwrap(), 2);
 }
 
-#[test]
-fn a_panic_does_not_wait_for_the_other_nodes() {
-    // A node whose engine never answers, as one does while another node is not done.
-    let (orders, _unanswered) = crossbeam_channel::unbounded();
+/// A node whose engine never answers, and all that is asked of it. It is not this process's.
+fn unanswered() -> (&'static Node, crossbeam_channel::Receiver<Order>) {
+    let (orders, asked) = crossbeam_channel::unbounded();
     let wake = std::sync::Arc::new(nix::sys::eventfd::EventFd::new().unwrap());
     let caller = crate::node::Caller::new(orders, wake);
-    let node = Box::leak(Box::new(Node::new(dsm_core::NodeId(0), 2, dsm().node().geometry, caller)));
+    let node = Node::new(NodeId(0), 2, dsm().node().geometry, caller).with_replicas(1);
+    (Box::leak(Box::new(node)), asked)
+}
+
+#[test]
+fn a_panic_does_not_wait_for_the_other_nodes() {
+    // As one is while another node is not done.
+    let (node, _unanswered) = unanswered();
     let (ended, end) = mpsc::channel();
     let membership = Dsm::new(node, move || {
         ended.send(()).unwrap();
@@ -283,6 +291,94 @@ fn every_waiter_is_granted_once() {
     let mut seen = lock.lock().unwrap().values[..8].to_vec();
     seen.sort_unstable();
     assert_eq!(seen, [1, 2, 3, 4, 5, 6, 7, 8]);
+}
+
+#[test]
+fn a_commit_is_for_the_last_guard() {
+    let (outer, inner) = (mutex(0_u8), mutex(0_u8));
+    let first = outer.lock().unwrap();
+    let refused = inner.lock().unwrap().commit();
+    assert!(matches!(refused, Err(Error::InCriticalSection { call: "commit" })), "{refused:?}");
+    let taken_elsewhere = || thread::scope(|scope| scope.spawn(|| inner.try_lock().is_ok()).join().unwrap());
+    assert!(!taken_elsewhere(), "its section has not ended");
+    first.commit().unwrap();
+    assert!(taken_elsewhere());
+}
+
+#[test]
+fn a_crash_in_a_section_is_told_to_the_next_guard_alone() {
+    let lock = mutex(0_u8);
+    fake::die_in(domain_of(&lock).lock_id(), NodeId(7));
+    let guard = lock.lock().unwrap();
+    assert_eq!(guard.recovered().map(|crash| crash.rank), Some(7));
+    drop(guard);
+    assert_eq!(lock.lock().unwrap().recovered(), None);
+}
+
+#[test]
+fn a_lock_whose_memory_is_lost_says_so() {
+    // Never dropped: that would look into the lost page.
+    let lock = DsmBox::leak(dsm().alloc(mutex(0_u8)).unwrap());
+    let LockId(base) = domain_of(&lock).lock_id();
+    let page = dsm().node().geometry.page_of(base).unwrap();
+    fake::lose(dsm_core::Lost { page, last_owner: None, view: ViewId(3) });
+    match lock.lock() {
+        Err(LockError::Lost(lost)) => {
+            assert_eq!((lost.address, lost.view, lost.last_owner), (base.0, 3, None))
+        }
+        other => panic!("expected Lost, not {other:?}"),
+    }
+    match lock.try_lock().map(drop).map_err(Error::from) {
+        Err(Error::Lost(lost)) => assert_eq!(lost.page, page.0),
+        other => panic!("expected Lost, not {other:?}"),
+    }
+}
+
+#[test]
+fn what_is_freed_in_a_section_is_not_used_again_in_it() {
+    // A size that no other test takes, so that the block would be the next to be given out.
+    let taken = dsm().alloc([0_u64; 777]).unwrap();
+    let address = DsmBox::address(&taken);
+    let lock = mutex(DsmList::<DsmMutex<u8>>::new());
+    let mut guard = lock.lock().unwrap();
+    drop(taken);
+    assert_ne!(DsmBox::address(&dsm().alloc([0_u64; 777]).unwrap()), address);
+    guard.push_back(mutex(1)).unwrap();
+    let domain = domain_of(guard.front().unwrap());
+    drop(guard.pop_front());
+    assert_ne!(domain_of(&mutex(2_u8)).lock_id(), domain.lock_id(), "the handle may come back");
+}
+
+#[test]
+fn a_node_that_was_evicted_says_so_and_tells_no_more_views() {
+    let (node, asked) = unanswered();
+    let membership = Dsm::new(node, || Ok(()));
+    let mut views = membership.views();
+    let waiting = node.start(Command::Sync).unwrap();
+    let first = dsm_core::View::first([0, 1].map(|rank| (NodeId(rank), Incarnation(1), Host(0))), 1);
+    let second = first.next(Copyset::EMPTY.with(NodeId(1)), []);
+    node.publish_view(&second);
+    node.end(Ending::Evicted { view: ViewId(9) });
+    // What the engine leaves unanswered ends with it.
+    drop(asked);
+    assert!(matches!(waiting.wait(), Err(Error::Evicted { view: 9 })));
+    assert!(matches!(membership.barrier(), Err(Error::Evicted { view: 9 })));
+    assert!(matches!(membership.sync(), Err(Error::Evicted { view: 9 })));
+    let view = views.next().expect("what came before is told");
+    assert_eq!((view.number, view.members), (second.id().0, vec![0]));
+    assert_eq!((views.next(), views.next_timeout(Duration::ZERO)), (None, None));
+    assert!(matches!(membership.leave(), Err(Error::Evicted { view: 9 })));
+}
+
+#[test]
+fn a_program_that_follows_views_is_told_of_the_end() {
+    let (node, _asked) = unanswered();
+    let membership = Dsm::new(node, || Ok(()));
+    let mut views = membership.views();
+    let waits = thread::spawn(move || views.next());
+    node.end(Ending::NoQuorum);
+    assert_eq!(waits.join().unwrap(), None);
+    assert!(matches!(membership.sync(), Err(Error::NoQuorum)));
 }
 
 /// A few numbers, as the derive sees them inside this crate.

@@ -26,6 +26,14 @@ impl Copies {
         }
     }
 
+    /// The bytes behind a message, if there are any, have gone to their frame: what was set aside for it before is not what
+    /// is to be mapped.
+    pub fn supersede(&mut self, message: &Message) {
+        if let Some(page) = wire::page_behind(message) {
+            self.granted.remove(&page);
+        }
+    }
+
     /// The bytes that came for the frame of `page` and are not in it.
     pub fn take_granted(&mut self, page: PageId) -> Option<Box<[u8]>> {
         self.granted.remove(&page)

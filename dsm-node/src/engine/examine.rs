@@ -20,6 +20,7 @@ impl Engine {
         mismatches.extend(self.machine.invariants().err().map(|violation| violation.to_string()));
         Ok(Examination {
             quiet: self.machine.pages_are_quiet(),
+            replicated: self.machine.is_fully_replicated(),
             access,
             mismatches,
             directory: self.directory(),

@@ -32,6 +32,7 @@ impl Engine {
                 std::thread::sleep(span);
                 false
             }
+            Some(Deed::Panic) => panic!("a failpoint at {name} asks for it"),
             Some(Deed::Kill) => {
                 // A signal to oneself cannot fail, and this one leaves nothing to go on.
                 let _ = kill(Pid::this(), Signal::SIGKILL);

@@ -1,6 +1,7 @@
 //! Joining: from a configuration to a running node.
 
 use super::Engine;
+use super::admission::{Admission, be_admitted};
 use super::copies::Copies;
 use super::failpoints;
 use super::faults::Faults;
@@ -20,8 +21,8 @@ use crate::stats::Stats;
 use crate::transport::{self, Endpoint, Formation, Habitat, Identity, Kind, Mesh, Terms};
 use crate::witness::Channel;
 use crossbeam_channel::{Receiver, unbounded};
-use dsm_core::membership::Settings;
-use dsm_core::{Copyset, Geometry, Host, Incarnation, Machine, NodeId, View};
+use dsm_core::membership::Candidate;
+use dsm_core::{Copyset, Event, Geometry, Host, Incarnation, Machine, NodeId, View};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use std::collections::{HashMap, VecDeque};
 use std::fs;
@@ -47,13 +48,25 @@ pub(crate) fn join(config: Config) -> Result<Dsm> {
 fn try_join(config: Config) -> Result<Dsm> {
     let geometry = config.geometry;
     let me = config.rank;
-    let nodes = config.nodes;
     let region = Region::new(geometry)?;
     let log = Logger::start(me).map_err(|error| Error::io("starting the log's thread", error))?;
     let (replicas, settings) = (config.replicas, config.settings);
     let habitat = habitat(config.host.as_deref());
     let witness = Channel::inherit();
-    let mesh = transport::form(formation(config, habitat, witness.is_some())?)?;
+    let formation = formation(config, habitat, witness.is_some())?;
+    let incarnation = formation.incarnation;
+    let mut mesh = transport::form(formation)?;
+    let settings = settings.with_witness(mesh.witness);
+    let (view, standing) = if mesh.runs {
+        let candidate = Candidate { node: me, incarnation, host: habitat.host };
+        let admission = be_admitted(&mut mesh, &region, candidate, settings)?;
+        (admission.view.clone(), Standing::Admitted(admission))
+    } else {
+        let members = mesh.peers.iter().map(|(node, it)| (*node, it.incarnation, it.habitat.host));
+        let view = View::first(members, replicas);
+        let beginning = Beginning { me, habitat, incarnation, settings, view: view.clone(), witness };
+        (view, Standing::Founder(beginning))
+    };
     signals::install(geometry)?;
 
     let (orders_in, orders) = unbounded();
@@ -62,25 +75,20 @@ fn try_join(config: Config) -> Result<Dsm> {
         EventFd::from_flags(flags).map_err(|errno| Error::io("creating the engine's wake-up", errno))?;
     let wake = Arc::new(wake);
     let caller = Caller::new(orders_in, Arc::clone(&wake));
-    let node = Node::new(me, u32::from(nodes), geometry, caller).with_replicas(replicas);
+    let node = Node::new(me, u32::from(mesh.nodes), geometry, caller).with_replicas(replicas);
     let node = Node::install(node)?;
-    let settings = settings.with_witness(mesh.witness);
-    let log_of_engine = log.clone();
-    let parts = Parts {
-        me,
-        geometry,
-        habitat,
-        replicas,
-        settings,
-        witness,
-        region,
-        mesh,
-        orders,
-        wake,
-        log: log_of_engine,
-    };
+    node.publish_view(&view);
+    let parts = Parts { me, geometry, habitat, view, standing, region, mesh, orders, wake, log: log.clone() };
     let thread = start(Engine::new(node, parts)?)?;
     Ok(Dsm::new(node, move || end(node, thread, &log)))
+}
+
+/// How a node came to be a member.
+enum Standing {
+    /// The cluster was formed with it.
+    Founder(Beginning),
+    /// It was let in later.
+    Admitted(Admission),
 }
 
 /// What an engine is made of.
@@ -88,9 +96,8 @@ pub(super) struct Parts {
     me: NodeId,
     geometry: Geometry,
     habitat: Habitat,
-    replicas: u32,
-    settings: Settings,
-    witness: Option<Channel>,
+    view: View,
+    standing: Standing,
     region: Region,
     mesh: Mesh,
     orders: Receiver<Order>,
@@ -100,8 +107,7 @@ pub(super) struct Parts {
 
 impl Engine {
     fn new(node: &'static Node, parts: Parts) -> Result<Engine> {
-        let Parts { me, geometry, habitat, replicas, settings, witness, region, mut mesh, orders, wake, log } =
-            parts;
+        let Parts { me, geometry, habitat, view, standing, region, mut mesh, orders, wake, log } = parts;
         let poller = Poller::new()?;
         let timers = Timers::new()?;
         poller.watch(Source::Faults, region.uffd())?;
@@ -115,18 +121,22 @@ impl Engine {
             }
         }
         let peers = std::mem::take(&mut mesh.peers);
-        let members = peers.iter().zip(0..).map(|(it, rank)| (NodeId(rank), it.incarnation, it.habitat.host));
-        let view = View::first(members, replicas);
-        node.publish_view(&view);
-        let machine = Machine::in_view(me, view.clone(), geometry);
-        // The one source of chance in the standard library.
-        let machine = machine.with_transaction_key(RandomState::new().build_hasher().finish());
-        let incarnation = peers.get(me.index()).map_or(Incarnation(0), |peer| peer.incarnation);
-        let beginning = Beginning { me, habitat, incarnation, settings, view, witness };
-        let members = Members::new(timers.now(), beginning);
+        let mut upcoming = VecDeque::new();
+        let (machine, members) = match standing {
+            Standing::Founder(beginning) => {
+                (Machine::in_view(me, view, geometry), Members::new(timers.now(), beginning))
+            }
+            Standing::Admitted(admission) => {
+                mesh.reconnect.install(view.iter().map(|(node, member)| (node, member.incarnation)));
+                upcoming.push_back(Event::Joined);
+                (Machine::joining(me, view, geometry), Members::admitted(timers.now(), admission))
+            }
+        };
         if let Some(witness) = members.witness() {
             poller.watch(Source::Witness, witness)?;
         }
+        // The one source of chance in the standard library.
+        let machine = machine.with_transaction_key(RandomState::new().build_hasher().finish());
         let mut engine = Engine {
             node,
             me,
@@ -142,7 +152,7 @@ impl Engine {
             orders,
             wake,
             answers: HashMap::new(),
-            upcoming: VecDeque::new(),
+            upcoming,
             leftover: Vec::new(),
             actions: Vec::new(),
             unflushed: Vec::new(),
@@ -151,6 +161,7 @@ impl Engine {
             blocked: Copyset::EMPTY,
             stats: Stats::default(),
             log,
+            habitat,
             members,
             copies: Copies::default(),
             discards: Discards::default(),
@@ -159,7 +170,11 @@ impl Engine {
             departing: false,
             stopping: false,
         };
-        engine.watch_peers(habitat, &peers)?;
+        let view = engine.machine.view().id();
+        for link in engine.links.iter_mut().flatten() {
+            link.install(view);
+        }
+        engine.watch_peers(&peers)?;
         Ok(engine)
     }
 }

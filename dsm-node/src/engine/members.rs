@@ -11,13 +11,14 @@
 //! want is put off, in order, and replies are kept back.
 
 use super::Engine;
+use super::admission::Admission;
 use super::poller::Source;
 use super::timers::Reminder;
 use crate::error::Result;
 use crate::node::{Call, Ending};
 use crate::pidfd;
 use crate::signals;
-use crate::transport::{Habitat, Peer};
+use crate::transport::{Habitat, Link, Member, Peer, Stream};
 use crate::witness::{Channel, ToLauncher, ToNode, WitnessPacket};
 use dsm_core::failpoint::Moment;
 use dsm_core::membership::{Fact, Identity, Intent, Membership, OmniStore, Settings, VoterId};
@@ -40,10 +41,13 @@ pub(super) enum Postponed {
     Answered { call: CallId, reply: Reply },
 }
 
+/// What the membership wants.
+pub(super) type MembershipIntent = Intent<<OmniStore as dsm_core::membership::ConfigStore>::Message>;
+
 /// What an engine knows of the membership.
 pub(super) struct Members {
     membership: Membership<OmniStore>,
-    intents: Vec<Intent<<OmniStore as dsm_core::membership::ConfigStore>::Message>>,
+    intents: Vec<MembershipIntent>,
     /// When the membership wants to be told the time; no later than the end of the lease.
     deadline: Time,
     /// The line to the launcher that votes, if there is one and it lives.
@@ -94,6 +98,21 @@ impl Members {
         }
     }
 
+    /// The membership of a node that was let into a cluster that ran.
+    pub fn admitted(now: Time, admission: Admission) -> Members {
+        let Admission { membership, view: _, intents, said } = admission;
+        Members {
+            membership,
+            intents,
+            deadline: now,
+            witness: None,
+            pidfds: BTreeMap::new(),
+            frozen: true,
+            postponed: said.into(),
+            ended: None,
+        }
+    }
+
     /// The line to the launcher, to be waited on.
     pub fn witness(&self) -> Option<&Channel> {
         self.witness.as_ref()
@@ -107,20 +126,55 @@ impl Members {
 
 impl Engine {
     /// Has the deaths of those peers noticed at once that run where this process can see them.
-    pub(super) fn watch_peers(&mut self, here: Habitat, peers: &[Peer]) -> Result<()> {
-        for (peer, rank) in peers.iter().zip(0..) {
-            let node = NodeId(rank);
-            let there = peer.habitat;
-            if node == self.me || there.name_space != here.name_space {
-                continue;
-            }
-            // One that cannot be watched, having ended already perhaps, is missed by its lease.
-            if let Ok(pidfd) = pidfd::open(there.process) {
-                self.poller.watch(Source::Death(node), &pidfd)?;
-                self.members.pidfds.insert(node, (peer.incarnation, pidfd));
-            }
+    pub(super) fn watch_peers(&mut self, peers: &BTreeMap<NodeId, Peer>) -> Result<()> {
+        peers.iter().try_for_each(|(node, peer)| self.watch_peer(*node, *peer))
+    }
+
+    fn watch_peer(&mut self, node: NodeId, peer: Peer) -> Result<()> {
+        if let Some((_, pidfd)) = self.members.pidfds.remove(&node) {
+            self.poller.forget(&pidfd);
+        }
+        if node == self.me || peer.habitat.name_space != self.habitat.name_space {
+            return Ok(());
+        }
+        // One that cannot be watched, having ended already perhaps, is missed by its lease.
+        if let Ok(pidfd) = pidfd::open(peer.habitat.process) {
+            self.poller.watch(Source::Death(node), &pidfd)?;
+            self.members.pidfds.insert(node, (peer.incarnation, pidfd));
         }
         Ok(())
+    }
+
+    /// A process is connected that wants to be a member. Until it is, nothing but words about membership is exchanged.
+    pub(super) fn let_in(&mut self, peer: NodeId, stream: Stream, member: &Member) -> Result<()> {
+        if peer == self.me || self.machine.view().members().contains(peer) {
+            // The rank was taken meanwhile.
+            return Ok(());
+        }
+        self.hang_up(peer);
+        let Some(place) = self.links.get_mut(peer.index()) else { return Ok(()) };
+        // A page fits into memory, so its size fits.
+        let mut link = Link::new(peer, self.geometry.page_size() as usize);
+        link.install(self.machine.view().id());
+        self.mesh.reconnect.count_in(peer, link.received_handle());
+        if link.attach(stream, 0).is_err() {
+            // Nothing was said on it that could be missing.
+            return Ok(());
+        }
+        if let Some(descriptor) = link.descriptor() {
+            self.poller.watch_peer(peer, descriptor)?;
+        }
+        *place = Some(link);
+        self.watch_peer(peer, Peer { incarnation: member.incarnation, habitat: member.habitat })
+    }
+
+    /// Does what was wanted before there was an engine.
+    pub(super) fn begin_membership(&mut self) -> Result<()> {
+        self.settle_upcoming()?;
+        for intent in std::mem::take(&mut self.members.intents) {
+            self.follow(intent)?;
+        }
+        self.tell_membership(Fact::Tick)
     }
 
     /// A peer's process has ended.
@@ -180,10 +234,7 @@ impl Engine {
         Ok(())
     }
 
-    fn follow(
-        &mut self,
-        intent: Intent<<OmniStore as dsm_core::membership::ConfigStore>::Message>,
-    ) -> Result<()> {
+    fn follow(&mut self, intent: MembershipIntent) -> Result<()> {
         match intent {
             Intent::Send { to: VoterId::Node(node), packet } => self.say(node, &packet),
             Intent::Send { to: VoterId::Witness, packet } => {
@@ -222,6 +273,7 @@ impl Engine {
         for link in self.links.iter_mut().flatten() {
             link.install(id);
         }
+        self.mesh.reconnect.install(view.iter().map(|(node, member)| (node, member.incarnation)));
         for node in before.minus(members).iter() {
             self.mesh.reconnect.end(node);
             if let Some((_, pidfd)) = self.members.pidfds.remove(&node) {
@@ -286,8 +338,9 @@ impl Engine {
         if self.pass(Moment::Receive, name) {
             return Ok(());
         }
-        if let Some(bytes) = aside {
-            self.copies.put_aside(from, &message, bytes);
+        match aside {
+            Some(bytes) => self.copies.put_aside(from, &message, bytes),
+            None => self.copies.supersede(&message),
         }
         self.handle(Event::Received { from, message })?;
         if !self.failpoints.is_empty() {

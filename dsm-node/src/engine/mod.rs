@@ -12,6 +12,7 @@
 //! but in its wait. It does not decide anything about pages: that is the machine's part.
 
 mod act;
+mod admission;
 mod copies;
 mod examine;
 mod failpoints;
@@ -31,7 +32,7 @@ use crate::node::{Node, Order};
 use crate::region::Region;
 use crate::signals;
 use crate::stats::Stats;
-use crate::transport::{Heard, Incoming, Link, Mesh, Stream};
+use crate::transport::{Habitat, Heard, Incoming, Link, Mesh, Stream, Voice};
 use crate::uffd::FaultBuffer;
 use copies::Copies;
 use crossbeam_channel::{Receiver, Sender};
@@ -91,6 +92,8 @@ pub(super) struct Engine {
     blocked: Copyset,
     stats: Stats,
     log: Logger,
+    /// Where this process runs.
+    habitat: Habitat,
     members: Members,
     copies: Copies,
     discards: Discards,
@@ -105,7 +108,7 @@ impl Engine {
     /// Runs until told to stop. An error is one that leaves memory in doubt: the process must not go on.
     fn run(mut self) -> Result<()> {
         priority::wake_early();
-        self.tell_membership(Fact::Tick)?;
+        self.begin_membership()?;
         self.flush_all();
         while !self.stopping {
             self.timers.arm()?;
@@ -161,6 +164,11 @@ impl Engine {
     /// Tells the machine one fact and carries out all that follows from it.
     fn handle(&mut self, event: Event) -> Result<()> {
         self.upcoming.push_back(event);
+        self.settle_upcoming()
+    }
+
+    /// Tells the machine what is about to be told, and carries out all that follows from it.
+    fn settle_upcoming(&mut self) -> Result<()> {
         while let Some(event) = self.upcoming.pop_front() {
             let mut actions = std::mem::take(&mut self.actions);
             self.machine.handle(self.timers.now(), event, &mut actions);
@@ -248,11 +256,23 @@ impl Engine {
 
     /// The connection to a peer broke. The peer may live: the session goes on when it is made anew.
     fn link_down(&mut self, peer: NodeId, cause: &str) {
+        if self.departing {
+            self.say_last_word(peer);
+        }
         self.hang_up(peer);
         if !self.stopping && !self.departing && self.machine.view().members().contains(peer) {
             self.log.info(format!("the connection to {peer} broke ({cause}); reconnecting"));
             self.mesh.reconnect.begin(peer);
         }
+    }
+
+    /// A peer closed its end because all programs are done, before this node's program has taken note of that: it waits to
+    /// learn that its last words were heard, and still listens.
+    fn say_last_word(&mut self, peer: NodeId) {
+        let Some(link) = self.links.get_mut(peer.index()).and_then(Option::as_mut) else { return };
+        link.shutdown();
+        // If this fails, the connection broke after all: then the peer waits for a call.
+        let _ = link.flush(&self.region.frames(), Voice::Full);
     }
 
     /// Closes the connection to a peer, if there is one.
@@ -273,6 +293,7 @@ impl Engine {
                 Incoming::Reconnected { peer, stream, received_through } => {
                     self.attach(peer, stream, received_through)?;
                 }
+                Incoming::Entered { peer, stream, member } => self.let_in(peer, stream, &member)?,
                 Incoming::PeerUnreachable { peer, cause } => self.suspect(peer, &cause)?,
                 Incoming::Refused { rank, incarnation: _, refusal } => {
                     self.stats.refused_frames += 1;

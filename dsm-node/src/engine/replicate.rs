@@ -125,12 +125,13 @@ impl Engine {
     }
 
     fn poison(&mut self, first: PageId, pages: u64, lost: Lost) -> Result<()> {
-        signals::note_lost(&self.geometry, first, pages, lost);
+        if signals::note_lost(&self.geometry, first, pages, lost) {
+            self.stats.lost_pages += pages;
+        }
         for page in (first.0..first.0 + pages).map(PageId) {
             self.region.poison(page)?;
             self.faults.resolve(page, Access::Write, super::faults::Mapped::Now, self.timers.now(), |_| {});
         }
-        self.stats.lost_pages += pages;
         Ok(())
     }
 

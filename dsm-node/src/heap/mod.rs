@@ -16,6 +16,7 @@ mod tests;
 
 use crate::error::{Error, Result};
 use crate::node::Node;
+use crate::sync::is_in_section;
 use classes::Class;
 use dsm_core::{Address, Command, PageId, SpanRange};
 use ledger::{Ledger, Released};
@@ -40,9 +41,17 @@ pub(crate) fn allocate(node: &Node, layout: Layout) -> Result<NonNull<u8>> {
 }
 
 /// Frees the block at `address`, whichever node leased it. Does not wait.
+///
+/// While this thread holds a guard, the block stays taken until the section is replicated: were it used again before,
+/// a crash that undoes the section would find something else there.
 pub(crate) fn free(address: usize) {
     // After a leave the region is gone, and the block with it.
     let Ok(node) = Node::current() else { return };
+    if node.replicas > 0 && is_in_section() {
+        // The machine has it wait, and then tells the lessee: this node, too. As for blocks of others, below.
+        let _ = node.post(Command::Free { address: Address(address as u64) });
+        return;
+    }
     match HEAP.release(address as u64) {
         Released::Kept => {}
         Released::Emptied(first) => node.give_back(first),

@@ -11,7 +11,6 @@
 //! ```
 
 use super::cluster::Shared;
-use super::process::Process;
 use super::{Ending, meeting};
 use crate::error::{Error, Result};
 use crate::witness::{self, Closed, LauncherEnd, Store, ToLauncher, ToNode, WitnessPacket};

@@ -24,13 +24,17 @@ pub(super) struct Run {
 }
 
 /// Notes that `pages` pages from `first` on are lost, as `lost` says. For the engine's thread alone, before it poisons
-/// them. What is noted twice is told as it was noted last.
-pub(crate) fn note_lost(geometry: &Geometry, first: PageId, pages: u64, lost: dsm_core::Lost) {
+/// them. False if that is known: a page is poisoned again whenever somebody touches it that was unmapped meanwhile.
+pub(crate) fn note_lost(geometry: &Geometry, first: PageId, pages: u64, lost: dsm_core::Lost) -> bool {
+    if find(first.0).is_some() {
+        return false;
+    }
     let Lost { last_owner, view, .. } = Lost::new(geometry, lost);
     let run = Box::leak(Box::new(Run { first: first.0, pages, last_owner, view, before: ptr::null() }));
     // Only the engine's one thread writes here.
     run.before = LATEST.load(Ordering::Acquire);
     LATEST.store(run, Ordering::Release);
+    true
 }
 
 /// The run that has `page`. Async-signal-safe.
@@ -60,8 +64,9 @@ mod tests {
             last_owner: rank.map(NodeId),
             view: ViewId(view),
         };
-        note_lost(&geometry, PageId(1000), 10, lost(Some(3), 7));
-        note_lost(&geometry, PageId(1010), 1, lost(None, 8));
+        assert!(note_lost(&geometry, PageId(1000), 10, lost(Some(3), 7)));
+        assert!(note_lost(&geometry, PageId(1010), 1, lost(None, 8)));
+        assert!(!note_lost(&geometry, PageId(1009), 1, lost(None, 9)), "that one is known to be lost");
         let told = |page| find(page).map(|run| (run.last_owner, run.view));
         assert_eq!(told(999), None);
         assert_eq!((told(1000), told(1009)), (Some((Some(3), 7)), Some((Some(3), 7))));

@@ -8,7 +8,7 @@
 use crate::error::Result;
 use crate::heap::classes::{Class, SMALL_CLASSES};
 use crate::heap::spans::{Spans, asked_for, lease_up_to};
-use dsm_core::{Address, Geometry, PageId, SpanOwner, SpanRange};
+use dsm_core::{Address, Geometry, SpanOwner, SpanRange};
 use std::alloc::Layout;
 use std::ptr;
 
@@ -99,13 +99,14 @@ impl Arena {
         self.records().any(|record| record.holds(address))
     }
 
-    /// The first pages of all spans, the domain's first span last.
-    pub(crate) fn spans(&mut self, geometry: &Geometry) -> Vec<PageId> {
-        let used = self.records().filter(|record| record.bytes > 0);
-        let mut firsts: Vec<PageId> =
-            used.filter_map(|record| geometry.page_of(Address(record.start))).collect();
-        firsts.reverse();
-        firsts
+    /// All spans of the domain that begins at `base`, its first span first. Reads only.
+    pub(crate) fn spans(&mut self, geometry: &Geometry, base: Address) -> Vec<SpanRange> {
+        let owner = SpanOwner::Domain(base);
+        let span = |record: &mut Record| {
+            let first = geometry.page_of(Address(record.start)).filter(|_| record.bytes > 0)?;
+            Some(SpanRange { first, pages: record.bytes / geometry.page_size(), owner })
+        };
+        self.records().filter_map(span).collect()
     }
 
     fn allocate_small(&mut self, spans: &dyn Spans, base: Address, class: Class) -> Result<u64> {

@@ -8,20 +8,32 @@
 use super::arena::Arena;
 use crate::error::{Error, Result};
 use crate::heap::spans::{Spans, asked_for};
-use dsm_core::{Address, LockId, SpanOwner};
+use dsm_core::{Address, LockId, SpanOwner, SpanRange};
 use parking_lot::Mutex;
 use std::alloc::Layout;
 use std::ptr::{self, NonNull};
+use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::time::SystemTime;
 
 /// The first bytes of every domain, to tell one from other memory.
 const MAGIC: u64 = u64::from_le_bytes(*b"dsm-lock");
 
-/// Serial numbers of one node lie this many bits apart from the next node's: more domains than a node ever makes.
-const SERIAL_BITS: u32 = 40;
+/// Serial numbers of one rank lie this many bits apart from the next rank's.
+const SERIAL_BITS: u32 = 48;
+
+/// A process begins to count where a clock of so many ticks per second stands, and makes fewer domains in a second than
+/// that: so it repeats no number of an earlier process of its rank.
+const SERIALS_PER_SECOND: u64 = 1 << 16;
 
 /// Counts the domains that this process made.
 static MADE: AtomicU64 = AtomicU64::new(0);
+
+/// Where this process began to count.
+static BEGIN: LazyLock<u64> = LazyLock::new(|| {
+    let since = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
+    since.as_secs().wrapping_mul(SERIALS_PER_SECOND)
+});
 
 /// How many locks of this process guard the arenas: enough that threads in different domains seldom meet.
 const STRIPES: usize = 64;
@@ -211,12 +223,22 @@ impl Domain {
     /// The domain stands, its value was dropped, and nobody uses the domain after this.
     pub(crate) unsafe fn dissolve(self) {
         // SAFETY: nobody else uses the domain, as this function's caller promises.
-        let firsts = unsafe { self.with_arena(|arena, spans| arena.spans(spans.geometry())) };
+        let spans = unsafe { self.spans() };
         // SAFETY: as above; the header is still this domain's.
         unsafe { (&raw mut (*self.header.as_ptr()).magic).write(0) };
-        for first in firsts {
-            self.spans.give_back(first);
+        // The first span last: the domain's name is its address.
+        for span in spans.into_iter().rev() {
+            self.spans.give_back(span.first);
         }
+    }
+
+    /// The spans that it has, its first one first. Stores to nothing.
+    ///
+    /// # Safety
+    /// As for [`Domain::contains`].
+    pub(crate) unsafe fn spans(self) -> Vec<SpanRange> {
+        // SAFETY: this function's caller promises what `with_arena` asks for.
+        unsafe { self.with_arena(|arena, spans| arena.spans(spans.geometry(), self.base())) }
     }
 
     /// Runs `work` with the arena, alone in this process.
@@ -244,7 +266,8 @@ fn value_offset(layout: Layout) -> usize {
 
 fn next_serial(rank: u32) -> u64 {
     // Ranks count from one here, so that small numbers stay free for what is no domain.
-    (u64::from(rank) + 1) << SERIAL_BITS | MADE.fetch_add(1, Ordering::Relaxed)
+    let count = BEGIN.wrapping_add(MADE.fetch_add(1, Ordering::Relaxed));
+    (u64::from(rank) + 1) << SERIAL_BITS | count & ((1 << SERIAL_BITS) - 1)
 }
 
 #[cfg(test)]

@@ -66,33 +66,32 @@ impl HeldLocks {
         }
     }
 
-    /// Ends a guard; hands to `release` what the thread gives up with it.
-    fn end(&mut self, lock: LockId, release: &mut dyn FnMut(LockId, CallId)) {
+    /// Ends a guard; says what the thread gives up with it.
+    fn end(&mut self, lock: LockId) -> Vec<(LockId, CallId)> {
         if let Some(entry) = self.entry(lock)
             && let Hold::Guarded(acquired) = entry.hold
         {
             entry.hold = Hold::Ending(acquired);
             entry.domain = None;
         }
-        self.settle(release);
+        self.settle()
     }
 
-    /// Hands to `release` what waited for the thread's last guard, if that is gone.
-    fn settle(&mut self, release: &mut dyn FnMut(LockId, CallId)) {
-        if self.guards() > 0 {
-            return;
-        }
-        self.release_ending(release);
+    /// What waited for the thread's last guard, if that is gone.
+    fn settle(&mut self) -> Vec<(LockId, CallId)> {
+        if self.guards() > 0 { Vec::new() } else { self.take_ending() }
     }
 
-    fn release_ending(&mut self, release: &mut dyn FnMut(LockId, CallId)) {
+    fn take_ending(&mut self) -> Vec<(LockId, CallId)> {
+        let mut ending = Vec::new();
         self.entries.retain(|entry| match entry.hold {
             Hold::Ending(acquired) => {
-                release(entry.lock, acquired);
+                ending.push((entry.lock, acquired));
                 false
             }
             Hold::Guarded(_) | Hold::Owned => true,
         });
+        ending
     }
 
     /// Takes `lock` off the list, whose guard is gone or forgotten; the call that acquired it.
@@ -128,10 +127,7 @@ impl Drop for HeldLocks {
     fn drop(&mut self) {
         // After a leave nobody waits for a lock.
         let Ok(node) = Node::current() else { return };
-        self.release_ending(&mut |lock, acquired| {
-            // This fails only when the engine has ended: then nobody waits for the lock.
-            let _ = node.post(Command::Unlock { lock, acquired });
-        });
+        release(node, self.take_ending());
     }
 }
 
@@ -146,24 +142,43 @@ pub(crate) fn add(domain: Domain, acquired: CallId) {
     with(|held| held.entries.push(entry));
 }
 
-/// Notes that the guard of `lock` is gone. Hands to `release` every lock that this thread gives up with it.
-pub(crate) fn end(lock: LockId, acquired: CallId, mut release: impl FnMut(LockId, CallId)) {
-    let noted = with(|held| held.end(lock, &mut release));
-    if noted.is_none() {
-        // The thread is ending, and its list is gone already: nothing else of it can be held.
-        release(lock, acquired);
-    }
+/// Notes that the guard of `lock` is gone, and releases what this thread gives up with it: all of it at once, so that
+/// it is in one record.
+pub(crate) fn end(node: &Node, lock: LockId, acquired: CallId) {
+    // If the thread is ending, its list is gone already: nothing else of it can be held.
+    release(node, with(|held| held.end(lock)).unwrap_or_else(|| vec![(lock, acquired)]));
+}
+
+/// Releases these locks of one thread, which are not on its list any more, together.
+pub(crate) fn release(node: &Node, locks: Vec<(LockId, CallId)>) {
+    let command = match locks[..] {
+        [] => return,
+        [(lock, acquired)] => Command::Unlock { lock, acquired },
+        [..] => Command::UnlockTogether { locks },
+    };
+    // This fails only when the engine has ended: then nobody waits for the locks.
+    let _ = node.post(command);
 }
 
 /// Takes `lock`, which is about to be dropped, off this thread's list, if it is there: its guard can only be gone or
-/// forgotten. The call that acquired it, for its release. To be followed by [`settle`].
+/// forgotten. The call that acquired it. To be followed by [`give_up`], or by its [`release`] and [`settle`].
 pub(crate) fn take(lock: LockId) -> Option<CallId> {
     with(|held| held.take(lock)).flatten()
 }
 
-/// Hands to `release` every lock that waited for a guard that [`take`] took off the list.
-pub(crate) fn settle(mut release: impl FnMut(LockId, CallId)) {
-    with(|held| held.settle(&mut release));
+/// Notes that this thread gives up `lock`, which is not on its list, as soon as it holds no guard; and releases what
+/// waited for a guard that [`take`] took off the list.
+pub(crate) fn give_up(node: &Node, lock: LockId, acquired: CallId) {
+    let given_up = with(|held| {
+        held.entries.push(Entry { lock, domain: None, hold: Hold::Ending(acquired) });
+        held.settle()
+    });
+    release(node, given_up.unwrap_or_else(|| vec![(lock, acquired)]));
+}
+
+/// Releases every lock that waited for a guard that [`take`] took off the list.
+pub(crate) fn settle(node: &Node) {
+    release(node, with(HeldLocks::settle).unwrap_or_default());
 }
 
 /// The domain that holds `address`, if this thread has its lock or owns it.
@@ -171,12 +186,14 @@ pub(crate) fn domain_of(address: usize) -> Option<Domain> {
     with(|held| held.domain_of(address)).flatten()
 }
 
+/// Whether this thread holds a guard.
+pub(crate) fn is_in_section() -> bool {
+    with(|held| held.guards() > 0).unwrap_or(false)
+}
+
 /// An error if this thread holds a guard: `call` waits for other nodes, which may wait for the lock.
 pub(crate) fn refuse_in_section(call: &'static str) -> Result<()> {
-    match with(|held| held.guards()) {
-        None | Some(0) => Ok(()),
-        Some(_) => Err(Error::InCriticalSection { call }),
-    }
+    if is_in_section() { Err(Error::InCriticalSection { call }) } else { Ok(()) }
 }
 
 /// `None` if the thread is ending and its list is gone.
@@ -224,9 +241,7 @@ mod tests {
     }
 
     fn end(held: &mut HeldLocks, number: u64) -> Vec<u64> {
-        let mut released = Vec::new();
-        held.end(lock(number), &mut |_, call| released.push(call.0));
-        released
+        held.end(lock(number)).into_iter().map(|(_, call)| call.0).collect()
     }
 
     #[test]
@@ -258,9 +273,7 @@ mod tests {
         hold(&mut held, 2);
         assert!(end(&mut held, 2).is_empty());
         assert_eq!((held.take(lock(1)), held.take(lock(1))), (Some(CallId(1)), None));
-        let mut released = Vec::new();
-        held.settle(&mut |_, call| released.push(call.0));
-        assert_eq!(released, [2]);
+        assert_eq!(held.settle(), [(lock(2), CallId(2))]);
     }
 
     #[test]

@@ -14,7 +14,7 @@ mod place;
 
 pub use mutex::{DsmMutex, DsmMutexGuard, Recovered};
 
-pub(crate) use held::refuse_in_section;
+pub(crate) use held::{is_in_section, refuse_in_section};
 pub(crate) use place::{NO_PLACE, Place};
 
 #[cfg(test)]

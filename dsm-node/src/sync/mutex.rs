@@ -4,14 +4,14 @@
 //! a thread has is `held`'s duty; what lies in the domain, `domain`'s.
 
 use super::domain::Domain;
-use super::held::{self, Begin, Occupied};
+use super::held::{self, Begin, Occupied, refuse_in_section};
 use crate::dsm::Dsm;
 use crate::error::{Error, LockError, Result};
 use crate::layout::Shape;
 use crate::node::Node;
 use crate::shared::Shared;
 use dsm_core::limits::{CALLS_MAX, LOCK_WAITERS_MAX};
-use dsm_core::{Address, CallId, Command, LockId, NodeId, Reply};
+use dsm_core::{Address, CallId, Command, LockId, NodeId, Reply, SpanRange};
 use std::fmt;
 use std::marker::PhantomData;
 use std::num::NonZeroU64;
@@ -47,6 +47,7 @@ pub struct DsmMutexGuard<'a, T: ?Sized> {
     acquired: CallId,
     /// Whether the thread was panicking when it got the lock: then the panic's cause is not in this section.
     panicking: bool,
+    recovered: Option<Recovered>,
     borrows: PhantomData<&'a mut T>,
 }
 
@@ -64,6 +65,15 @@ enum Patience {
     None,
     For(Duration),
     Forever,
+}
+
+/// A lock that was had by asking for it.
+#[derive(Clone, Copy)]
+struct Granted {
+    /// The call that has it.
+    acquired: CallId,
+    /// Who died in the section before.
+    recovered: Option<Recovered>,
 }
 
 /// How asking for a lock ended, where it did not end with the lock.
@@ -84,11 +94,14 @@ impl<T: Shared> DsmMutex<T> {
         Ok(DsmMutex { domain, owns: PhantomData })
     }
 
-    /// Waits for the lock.
+    /// Waits for the lock. If its holder dies, for as long as it takes to agree on that; then the lock is free, and what
+    /// the holder's section wrote is undone: [`DsmMutexGuard::recovered`].
     ///
     /// # Errors
     /// [`LockError::Poisoned`], with the guard, if a thread panicked while it held the lock; [`LockError::Reentrant`]
-    /// if this thread holds it; [`LockError::Failed`] if the cluster cannot answer, or the lock's home keeps as many
+    /// if this thread holds it; [`LockError::Lost`] if memory of the lock went with every node that held it;
+    /// [`LockError::Evicted`] and [`LockError::NoQuorum`] where the others went, or may have gone, on without this node;
+    /// [`LockError::Failed`] if the cluster cannot answer, or the lock's home keeps as many
     /// locks for this node as it can.
     pub fn lock(&self) -> Result<DsmMutexGuard<'_, T>, LockError<'_, T>> {
         self.acquire(Patience::Forever)
@@ -128,11 +141,11 @@ impl<T: Shared> DsmMutex<T> {
     fn acquire(&self, patience: Patience) -> Result<DsmMutexGuard<'_, T>, LockError<'_, T>> {
         let node = Node::current().map_err(LockError::failed)?;
         let domain = Domain::at(self.base(), node).map_err(LockError::Failed)?;
-        let acquired = match held::begin(domain) {
+        let Granted { acquired, recovered } = match held::begin(domain) {
             Begin::Reentrant => return Err(LockError::Reentrant),
-            Begin::Resumed(acquired) => acquired,
+            Begin::Resumed(acquired) => Granted { acquired, recovered: None },
             Begin::Ask => {
-                let acquired =
+                let granted =
                     ask(node, domain.lock_id(), patience).map_err(|denied| match (denied, patience) {
                         (Denied::Failed(error), _) => LockError::failed(error),
                         (Denied::Held(_), Patience::None) => LockError::WouldBlock,
@@ -140,8 +153,13 @@ impl<T: Shared> DsmMutex<T> {
                             LockError::Timeout { holder: holder.rank() }
                         }
                     })?;
-                held::add(domain, acquired);
-                acquired
+                held::add(domain, granted.acquired);
+                // SAFETY: the domain stands for as long as its lock does, which this thread has just got.
+                if let Err(error) = unsafe { cover(node, domain) } {
+                    held::end(node, domain.lock_id(), granted.acquired);
+                    return Err(LockError::failed(error));
+                }
+                granted
             }
         };
         let guard = DsmMutexGuard {
@@ -150,6 +168,7 @@ impl<T: Shared> DsmMutex<T> {
             domain,
             acquired,
             panicking: thread::panicking(),
+            recovered,
             borrows: PhantomData,
         };
         // SAFETY: as above.
@@ -167,8 +186,30 @@ impl<T> DsmMutex<T> {
     }
 }
 
+/// Tells the engine which pages the section has that begins, before it stores to any of them: none is replicated before
+/// the section ends. Where the domain is one page, the engine knows; spans that the section leases, it sees.
+///
+/// Waits for the engine, where there is something to tell.
+///
+/// # Safety
+/// The domain stands, and this thread has its lock.
+unsafe fn cover(node: &Node, domain: Domain) -> Result<()> {
+    if node.replicas == 0 {
+        return Ok(());
+    }
+    // SAFETY: as this function's caller promises.
+    let spans = unsafe { domain.spans() };
+    if let [SpanRange { pages: 1, .. }] = spans[..] {
+        return Ok(());
+    }
+    match node.call(Command::Cover { lock: domain.lock_id(), spans })? {
+        Reply::Covered => Ok(()),
+        other => Err(Error::unexpected("the beginning of a section", other)),
+    }
+}
+
 /// Asks the home of `lock` for it.
-fn ask(node: &Node, lock: LockId, patience: Patience) -> Result<CallId, Denied> {
+fn ask(node: &Node, lock: LockId, patience: Patience) -> Result<Granted, Denied> {
     let wait = !matches!(patience, Patience::None);
     let waiting = node.start(Command::Lock { lock, wait }).map_err(Denied::Failed)?;
     let id = waiting.id;
@@ -186,13 +227,13 @@ fn ask(node: &Node, lock: LockId, patience: Patience) -> Result<CallId, Denied> 
             Err(error) => Err(error),
         },
     };
-    judge(reply, gave_up).map(|()| id)
+    judge(reply, gave_up).map(|recovered| Granted { acquired: id, recovered })
 }
 
-/// What `reply` means to a call that `gave_up` waiting, or never began to.
-fn judge(reply: Result<Reply>, gave_up: bool) -> Result<(), Denied> {
+/// What `reply` means to a call that `gave_up` waiting, or never began to. If it has the lock: who died with it before.
+fn judge(reply: Result<Reply>, gave_up: bool) -> Result<Option<Recovered>, Denied> {
     match reply {
-        Ok(Reply::Locked { .. }) => Ok(()),
+        Ok(Reply::Locked { recovered }) => Ok(recovered.map(|dead| Recovered { rank: dead.rank() })),
         Ok(Reply::LockDenied { holder }) if gave_up => Err(Denied::Held(holder)),
         // Who waits is denied only what the home has no room for.
         Ok(Reply::LockDenied { .. }) => Err(Denied::Failed(Error::Argument(format!(
@@ -214,23 +255,35 @@ impl<T> Drop for DsmMutex<T> {
         let Ok(node) = Node::current() else { return };
         let Ok(domain) = Domain::at(self.base(), node) else { return };
         let lock = domain.lock_id();
-        let Some(acquired) = held::take(lock).or_else(|| ask(node, lock, Patience::None).ok()) else {
+        let granted = || ask(node, lock, Patience::None).ok().map(|granted| granted.acquired);
+        let Some(acquired) = held::take(lock).or_else(granted) else { return };
+        // In a section that a crash may undo, the handle is a handle again then: the domain must stand, and its pages
+        // be as they were, until that section has ended. So its own ends with it, and its spans are given back by the
+        // engine only after both.
+        let is_part_of_section = node.replicas > 0 && held::is_in_section();
+        // SAFETY: the domain stands, and this thread has its lock.
+        if unsafe { cover(node, domain) }.is_err() {
+            // The engine has ended: then nobody waits for the lock, and there is nobody to give spans back to.
             return;
-        };
-        // This fails only when the engine has ended: then nobody waits for the lock.
-        let unlock = |lock, acquired| drop(node.post(Command::Unlock { lock, acquired }));
+        }
         // SAFETY: whoever drops the lock has the only reference to it, and has just got or taken over the lock itself,
         // so that no thread's list has the domain; it stands until it is dissolved below. The value is a `T`, as `new`
         // wrote, and is dropped once.
         unsafe {
             let occupied = Occupied::new(domain);
             ptr::drop_in_place(domain.value::<T>().as_ptr());
-            // Before the pages go: the next lock at this address is another.
-            unlock(lock, acquired);
-            domain.dissolve();
-            drop(occupied);
+            if is_part_of_section {
+                domain.dissolve();
+                drop(occupied);
+                held::give_up(node, lock, acquired);
+            } else {
+                // Before the pages go: the next lock at this address is another.
+                held::release(node, vec![(lock, acquired)]);
+                domain.dissolve();
+                drop(occupied);
+                held::settle(node);
+            }
         }
-        held::settle(unlock);
     }
 }
 
@@ -256,24 +309,32 @@ unsafe impl<T: Shared> Shared for DsmMutex<T> {
 }
 
 impl<T> DsmMutexGuard<'_, T> {
-    /// Drops the guard, and waits until the section survives as many crashes as the cluster has replicas.
+    /// Drops the guard, and waits until the section survives as many crashes as the cluster has replicas. Without
+    /// replicas there is nothing to wait for.
     ///
-    /// A cluster without replicas survives none, so that there is nothing to wait for: this returns at once.
+    /// Sections that are nested in each other end together, when the thread's last guard goes: `commit` is for that one.
+    /// It commits all of them.
+    ///
+    /// Blocks on the nodes that keep this node's commits.
     ///
     /// # Errors
-    /// None without replicas.
+    /// [`Error::InCriticalSection`] if this thread holds another guard: this one is dropped as by `drop`, nothing is
+    /// lost, and nothing is committed before the last guard goes. [`Error::Evicted`] and [`Error::NoQuorum`] where it is
+    /// not known whether the section survives.
     pub fn commit(self) -> Result<()> {
+        let node = Node::current()?;
         drop(self);
-        Ok(())
+        refuse_in_section("commit")?;
+        node.sync()
     }
 
-    /// The crash that undid the section before this one, if one did.
+    /// The crash that undid the section before this one, if one did: the value is as that section found it.
     ///
-    /// Without replicas a crash of the holder ends the cluster's calls with [`Error::PeerLost`], so that this is
-    /// always `None`.
+    /// The first guard after the crash is told, whoever gets it; also where the section may have ended well just before
+    /// its node died.
     #[must_use]
     pub fn recovered(&self) -> Option<Recovered> {
-        None
+        self.recovered
     }
 }
 
@@ -301,10 +362,7 @@ impl<T: ?Sized> Drop for DsmMutexGuard<'_, T> {
             // SAFETY: the domain stands for as long as its lock does, which this guard borrows.
             unsafe { self.domain.set_poisoned(true) };
         }
-        held::end(self.domain.lock_id(), self.acquired, |lock, acquired| {
-            // This fails only when the engine has ended: then nobody waits for the lock.
-            let _ = node.post(Command::Unlock { lock, acquired });
-        });
+        held::end(node, self.domain.lock_id(), self.acquired);
     }
 }
 
@@ -334,5 +392,11 @@ mod tests {
         assert!(matches!(error, Error::Argument(_)) && error.to_string().contains("65536 locks"), "{error}");
         assert!(matches!(judge(denied(), true), Err(Denied::Held(NodeId(1)))));
         assert!(judge(Ok(Reply::Locked { recovered: None }), true).is_ok());
+    }
+
+    #[test]
+    fn a_lock_whose_holder_died_says_who_that_was() {
+        let told = judge(Ok(Reply::Locked { recovered: Some(NodeId(3)) }), false);
+        assert!(matches!(told, Ok(Some(Recovered { rank: 3 }))));
     }
 }

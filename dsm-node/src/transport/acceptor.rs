@@ -6,7 +6,7 @@
 //! not come in leaves no trace but a report.
 
 use super::gate::{Gate, Incoming, Joiner, Notifier, RECONNECT_PATIENCE, Verdict};
-use super::handshake::{Answer, HandshakeError, Hello, PREFIX_LENGTH, Prefix, Refusal, tell};
+use super::handshake::{Answer, HandshakeError, Hello, Outcome, PREFIX_LENGTH, Prefix, Refusal, tell};
 use super::nemesis::Side;
 use super::stream::{Listener, Stream, poll_timeout, would_block};
 use crate::error::Error;
@@ -211,6 +211,20 @@ impl Worker {
             Verdict::Join(joins) => {
                 // It fails where forming has just ended; the caller sees its connection closed.
                 let _ = joins.send(Joiner::Caller { stream, hello });
+            }
+            Verdict::Inform(running) => {
+                let welcome = Answer::Welcome { incarnation: self.gate.incarnation, received_through: 0 };
+                // A caller that is gone already need not know.
+                let _ = self.answer(&stream, &welcome).and_then(|()| {
+                    tell(&stream, self.gate.rank, &Outcome::Runs(running), Instant::now() + ANSWER_PATIENCE)
+                });
+            }
+            Verdict::Enter(member) => {
+                stream.identify(self.gate.rank, hello.rank, Side::Answerer);
+                let welcome = Answer::Welcome { incarnation: self.gate.incarnation, received_through: 0 };
+                if self.answer(&stream, &welcome).is_ok() {
+                    self.notifier.tell(Incoming::Entered { peer: hello.rank, stream, member });
+                }
             }
             Verdict::Welcome { peer_received_through, received_through } => {
                 stream.identify(self.gate.rank, hello.rank, Side::Answerer);

@@ -16,17 +16,17 @@ use super::acceptor::{Acceptor, HANDSHAKE_PATIENCE};
 use super::endpoint::{Endpoint, Kind};
 use super::gate::{Cluster, Gate, Incoming, Joiner, Member, Notifier};
 use super::handshake::{
-    Answer, Habitat, HandshakeError, Hello, Outcome, Purpose, Refusal, Subject, Terms, VERSION, encode, hear,
-    tell,
+    Answer, Habitat, HandshakeError, Outcome, Purpose, Refusal, Subject, Terms, VERSION, encode, hear, tell,
 };
 use super::link::Link;
-use super::reconnect::{CallError, Reconnector, back_off, call};
+use super::reconnect::{CallError, Reconnector, back_off, call, hello};
 use super::stream::{Listener, Stream, transport};
 use crate::error::Error;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, unbounded};
 use dsm_core::limits::NODES_MAX;
 use dsm_core::{Incarnation, NodeId};
 use nix::sys::eventfd::{EfdFlags, EventFd};
+use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -35,6 +35,10 @@ use std::time::{Duration, Instant};
 /// The rendezvous, which mostly has the same time-out as its guests, knows why the forming failed: they wait so much
 /// longer for its word.
 const OUTCOME_PATIENCE: Duration = Duration::from_secs(1);
+
+/// A process whose rank another has asks again for so many leases: one for the other to be missed, one for the members to
+/// agree, and one to spare.
+pub(super) const LEASES_UNTIL_FREE: u32 = 3;
 
 /// What a node brings to the forming of its cluster.
 pub(crate) struct Formation {
@@ -66,8 +70,13 @@ pub(crate) struct Formation {
 pub(crate) struct Mesh {
     /// The links to all peers, attached, by rank; none at this node's own.
     pub links: Vec<Option<Link>>,
-    /// The nodes, by rank.
-    pub peers: Vec<Peer>,
+    /// The nodes, this one included: those of the first view, or, where the cluster ran already, those that may let this
+    /// one in.
+    pub peers: BTreeMap<NodeId, Peer>,
+    /// Whether the cluster ran already: then this node is none of its members yet.
+    pub runs: bool,
+    /// How many nodes the cluster began with.
+    pub nodes: u16,
     /// Whether a launcher votes on the membership.
     pub witness: bool,
     /// What the transport's threads found.
@@ -96,13 +105,37 @@ pub(crate) fn form(formation: Formation) -> Result<Mesh, Error> {
 }
 
 /// One forming under way.
-struct Former {
-    formation: Formation,
-    deadline: Instant,
-    links: Vec<Option<Link>>,
+pub(super) struct Former {
+    pub(super) formation: Formation,
+    pub(super) deadline: Instant,
+    pub(super) links: Vec<Option<Link>>,
     notifier: Notifier,
     incoming: Receiver<Incoming>,
     wake: Arc<EventFd>,
+}
+
+/// How a forming ended, for whoever goes on.
+struct Formed {
+    peers: BTreeMap<NodeId, Peer>,
+    witness: bool,
+    runs: bool,
+    nodes: u16,
+}
+
+impl Formed {
+    fn of(cluster: &Cluster, runs: bool) -> Formed {
+        let peer = |member: &Member| Peer { incarnation: member.incarnation, habitat: member.habitat };
+        let peers = cluster.members.iter().map(|(rank, member)| (*rank, peer(member))).collect();
+        Formed { peers, witness: cluster.witness, runs, nodes: cluster.nodes }
+    }
+}
+
+/// What a node that went to the rendezvous came back with.
+enum Joined {
+    /// A cluster that was formed with it.
+    Formed(Arc<Gate>, Acceptor, Cluster),
+    /// A cluster that ran already; its members know this node now.
+    Entered(Arc<Gate>, Acceptor, Cluster),
 }
 
 /// A node that has come to the rendezvous.
@@ -123,7 +156,9 @@ impl Former {
         // A page fits into memory, so its size fits.
         let page_size = formation.terms.page_size as usize;
         let link = |peer| (peer != rank).then(|| Link::new(peer, page_size));
-        let links = (0..nodes).map(|peer| link(NodeId(peer))).collect();
+        let mut links: Vec<_> = (0..nodes).map(|peer| link(NodeId(peer))).collect();
+        // Others may come later, under any rank.
+        links.resize_with(NODES_MAX, || None);
         let wake = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)
             .map_err(|errno| Error::io("creating the transport's eventfd", errno))?;
         let wake = Arc::new(wake);
@@ -135,29 +170,41 @@ impl Former {
 
     fn form(mut self) -> Result<Mesh, Error> {
         let rank = self.formation.rank;
+        let Formation { incarnation, habitat, witness, .. } = self.formation;
         if self.formation.terms.nodes == 1 && self.formation.rendezvous_listener.is_none() {
-            let Formation { incarnation, habitat, witness, .. } = self.formation;
-            let alone = vec![Peer { incarnation, habitat }];
-            return Ok(self.into_mesh(Reconnector::idle(), None, (alone, witness)));
+            let peers = BTreeMap::from([(rank, Peer { incarnation, habitat })]);
+            return Ok(self.into_mesh(
+                Reconnector::idle(),
+                None,
+                Formed { peers, witness, runs: false, nodes: 1 },
+            ));
         }
-        let (gate, acceptor, cluster) = if rank == NodeId::COORDINATOR { self.host()? } else { self.join()? };
+        let (gate, acceptor, cluster) = if rank == NodeId::COORDINATOR {
+            self.host()?
+        } else {
+            match self.join()? {
+                Joined::Formed(gate, acceptor, cluster) => (gate, acceptor, cluster),
+                Joined::Entered(gate, acceptor, cluster) => {
+                    let mut formed = Formed::of(&cluster, true);
+                    formed.peers.insert(rank, Peer { incarnation, habitat });
+                    let reconnect = Reconnector::new(gate, self.notifier.clone(), acceptor.bell());
+                    return Ok(self.into_mesh(reconnect, Some(acceptor), formed));
+                }
+            }
+        };
         self.call_lower(&gate, &cluster)?;
         self.await_higher(&cluster)?;
         let reconnect = Reconnector::new(gate, self.notifier.clone(), acceptor.bell());
-        let peer = |member: &Member| Peer { incarnation: member.incarnation, habitat: member.habitat };
-        let peers = cluster.members.iter().map(peer).collect();
-        Ok(self.into_mesh(reconnect, Some(acceptor), (peers, cluster.witness)))
+        Ok(self.into_mesh(reconnect, Some(acceptor), Formed::of(&cluster, false)))
     }
 
-    fn into_mesh(
-        self,
-        reconnect: Reconnector,
-        acceptor: Option<Acceptor>,
-        (peers, witness): (Vec<Peer>, bool),
-    ) -> Mesh {
+    fn into_mesh(self, reconnect: Reconnector, acceptor: Option<Acceptor>, formed: Formed) -> Mesh {
+        let Formed { peers, witness, runs, nodes } = formed;
         Mesh {
             links: self.links,
             peers,
+            runs,
+            nodes,
             witness,
             incoming: self.incoming,
             incoming_wake: self.wake,
@@ -169,13 +216,12 @@ impl Former {
     fn gate(&self, joins: Option<Sender<Joiner>>) -> Arc<Gate> {
         let formation = &self.formation;
         let terms = formation.terms.clone();
-        let received =
-            self.links.iter().map(|link| link.as_ref().map_or_else(Arc::default, Link::received_handle));
+        let received = self.links.iter().flatten().map(|link| (link.peer(), link.received_handle()));
         let me = (formation.rank, formation.incarnation);
         Arc::new(Gate::new(me, formation.habitat, terms, received.collect(), joins))
     }
 
-    fn fail(&self, cause: impl Into<String>) -> Error {
+    pub(super) fn fail(&self, cause: impl Into<String>) -> Error {
         Error::Rendezvous { address: self.formation.rendezvous.to_string(), cause: cause.into() }
     }
 
@@ -239,9 +285,10 @@ impl Former {
         let (incarnation, habitat) = (self.formation.incarnation, self.formation.habitat);
         let host = Member { incarnation, endpoint: own, habitat };
         let others = guests.iter().flatten().map(|guest| guest.member.clone());
-        let members = std::iter::once(host).chain(others).collect();
+        let members = (0..).map(NodeId).zip(std::iter::once(host).chain(others)).collect();
         // The host's incarnation is drawn afresh in each process, so it names the cluster too.
-        let cluster = Cluster { id: incarnation.0, members, witness: self.formation.witness };
+        let (nodes, witness) = (self.formation.terms.nodes, self.formation.witness);
+        let cluster = Cluster { id: incarnation.0, nodes, members, witness };
         gate.open(cluster.clone());
         self.publish(&guests, &cluster)?;
         Ok((gate, acceptor, cluster))
@@ -330,7 +377,7 @@ impl Former {
 
     fn publish(&self, guests: &[Option<Guest>], cluster: &Cluster) -> Result<(), Error> {
         let entry = |it: &Member| (it.incarnation, it.endpoint.to_string(), it.habitat);
-        let peers = cluster.members.iter().map(entry).collect();
+        let peers = cluster.members.values().map(entry).collect();
         let outcome = Outcome::Formed { cluster: cluster.id, witness: cluster.witness, peers };
         for guest in guests.iter().flatten() {
             if let Err(error) = tell(&guest.stream, self.formation.rank, &outcome, self.deadline) {
@@ -351,42 +398,63 @@ impl Former {
     }
 
     /// At the other ranks: goes to the rendezvous, and comes back with the peer table.
-    fn join(&mut self) -> Result<(Arc<Gate>, Acceptor, Cluster), Error> {
+    fn join(&mut self) -> Result<Joined, Error> {
         let host = self.reach_rendezvous()?;
         let here = host.local_endpoint().unwrap_or_else(|_| self.formation.rendezvous.clone());
         let listener = self.listen(&self.own_endpoint(&here))?;
         let own = endpoint_of(&listener)?;
-        let advertised = if own.is_unspecified() { own.at_host_of(&here) } else { own };
+        let advertised = if own.is_unspecified() { own.at_host_of(&here) } else { own }.to_string();
         let gate = self.gate(None);
-        let hello = Hello {
-            rank: gate.rank,
-            incarnation: gate.incarnation,
-            purpose: Purpose::Join,
-            listen: advertised.to_string(),
-            habitat: self.formation.habitat,
-            terms: gate.terms.clone(),
-        };
+        let (host, outcome) = self.ask_to_join(&gate, host, &advertised)?;
+        match outcome {
+            Outcome::Formed { cluster, witness, peers } => {
+                let cluster = self.read_table((cluster, witness), peers, &host)?;
+                // All have come. What remains takes little, but may begin late.
+                self.deadline = self.deadline.max(Instant::now() + HANDSHAKE_PATIENCE);
+                gate.open(cluster.clone());
+                let acceptor = Acceptor::start(Arc::clone(&gate), self.notifier.clone(), vec![listener])?;
+                Ok(Joined::Formed(gate, acceptor, cluster))
+            }
+            Outcome::Runs(running) => {
+                let cluster = self.read_running(running, &host)?;
+                gate.open(cluster.clone());
+                let acceptor = Acceptor::start(Arc::clone(&gate), self.notifier.clone(), vec![listener])?;
+                self.enter(&gate, &cluster, &advertised)?;
+                Ok(Joined::Entered(gate, acceptor, cluster))
+            }
+            Outcome::Abandoned(cause) => Err(self.fail(format!("it was given up: {cause}"))),
+        }
+    }
+
+    /// Asks over `host`, and, where this node's rank is not free yet, over further connections.
+    fn ask_to_join(
+        &self,
+        gate: &Gate,
+        mut host: Stream,
+        advertised: &str,
+    ) -> Result<(Stream, Outcome), Error> {
+        let hello = hello(gate, Purpose::Join, advertised.to_owned());
         let bytes = encode(gate.rank, &hello)
             .map_err(|error| Error::Config(format!("the types of this program: {error}")))?;
-        host.send_all(&bytes, self.deadline).map_err(|error| self.fail(error.to_string()))?;
-        match hear::<Answer>(&host, self.deadline).map_err(|error| self.failed_handshake(error))? {
-            Answer::Welcome { .. } => {}
-            Answer::Refused(refusal) => {
-                return Err(refusal.at_caller(gate.rank, &self.formation.rendezvous.to_string()));
+        // A predecessor that died is a member until the others have agreed that it is none.
+        let freed_by = Instant::now() + gate.terms.lease * LEASES_UNTIL_FREE;
+        let mut pauses = back_off();
+        loop {
+            host.send_all(&bytes, self.deadline).map_err(|error| self.fail(error.to_string()))?;
+            match hear::<Answer>(&host, self.deadline).map_err(|error| self.failed_handshake(error))? {
+                Answer::Welcome { .. } => {
+                    let outcome = hear(&host, self.deadline + OUTCOME_PATIENCE);
+                    return Ok((host, outcome.map_err(|error| self.failed_handshake(error))?));
+                }
+                Answer::Refused(Refusal::Taken { .. }) if Instant::now() < freed_by => {
+                    std::thread::sleep(pauses.next().unwrap_or_default());
+                    host = self.reach_rendezvous()?;
+                }
+                Answer::Refused(refusal) => {
+                    return Err(refusal.at_caller(gate.rank, &self.formation.rendezvous.to_string()));
+                }
             }
         }
-        let outcome = hear(&host, self.deadline + OUTCOME_PATIENCE);
-        let cluster = match outcome.map_err(|error| self.failed_handshake(error))? {
-            Outcome::Formed { cluster, witness, peers } => {
-                self.read_table((cluster, witness), peers, &host)?
-            }
-            Outcome::Abandoned(cause) => return Err(self.fail(format!("it was given up: {cause}"))),
-        };
-        // All have come. What remains takes little, but may begin late.
-        self.deadline = self.deadline.max(Instant::now() + HANDSHAKE_PATIENCE);
-        gate.open(cluster.clone());
-        let acceptor = Acceptor::start(Arc::clone(&gate), self.notifier.clone(), vec![listener])?;
-        Ok((gate, acceptor, cluster))
     }
 
     fn reach_rendezvous(&self) -> Result<Stream, Error> {
@@ -428,7 +496,9 @@ impl Former {
             };
             Ok(Member { incarnation, endpoint, habitat })
         };
-        Ok(Cluster { id, witness, members: peers.into_iter().map(read).collect::<Result<_, Error>>()? })
+        let nodes = self.formation.terms.nodes;
+        let members = peers.into_iter().map(read).collect::<Result<Vec<_>, Error>>()?;
+        Ok(Cluster { id, nodes, witness, members: (0..).map(NodeId).zip(members).collect() })
     }
 
     /// Where this node listens: as the user says, or where `near` is.
@@ -459,11 +529,16 @@ impl Former {
     }
 
     fn call_one(&self, gate: &Gate, peer: NodeId, cluster: &Cluster) -> Result<(Stream, u64), Error> {
-        let member = &cluster.members[peer.index()];
+        let Some(member) = cluster.members.get(&peer) else {
+            return Err(self.fail(format!("its table lacks {peer}")));
+        };
         let mut pauses = back_off();
         loop {
             let left = self.deadline.saturating_duration_since(Instant::now());
-            let cause = match call(gate, peer, cluster.id, member, left.min(HANDSHAKE_PATIENCE)) {
+            let purpose =
+                Purpose::Link { cluster: cluster.id, received_through: gate.received_through(peer) };
+            let hello = hello(gate, purpose, String::new());
+            let cause = match call(&hello, peer, member, left.min(HANDSHAKE_PATIENCE)) {
                 Ok(connected) => return Ok(connected),
                 Err(CallError::Refused(refusal)) => {
                     return Err(refusal.at_caller(gate.rank, &member.endpoint.to_string()));
@@ -489,7 +564,7 @@ impl Former {
                 Ok(Incoming::Refused { rank, incarnation, refusal })
                     if cluster
                         .members
-                        .get(rank.index())
+                        .get(&rank)
                         .is_some_and(|member| Some(member.incarnation) == incarnation) =>
                 {
                     return Err(refusal.at_answerer(rank, &self.formation.rendezvous.to_string()));
@@ -497,6 +572,7 @@ impl Former {
                 Ok(
                     other @ (Incoming::Refused { .. }
                     | Incoming::Garbage { .. }
+                    | Incoming::Entered { .. }
                     | Incoming::PeerUnreachable { .. }),
                 ) => aside.push(other),
                 Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {

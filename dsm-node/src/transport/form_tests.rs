@@ -351,7 +351,9 @@ fn recover(mesh: &mut Mesh, peer: u16) {
                 return link(mesh, peer).attach(stream, received_through).expect("the peers agree");
             }
             Incoming::Garbage { .. } => {}
-            other @ (Incoming::PeerUnreachable { .. } | Incoming::Refused { .. }) => panic!("{other:?}"),
+            other @ (Incoming::PeerUnreachable { .. }
+            | Incoming::Entered { .. }
+            | Incoming::Refused { .. }) => panic!("{other:?}"),
         }
     }
 }

@@ -4,13 +4,15 @@
 //! out: [`Incoming`].
 
 use super::endpoint::Endpoint;
-use super::handshake::{Habitat, Hello, Purpose, Refusal, Subject, Terms, VERSION};
+use super::handshake::{Habitat, Hello, Purpose, Refusal, Running, Subject, Terms, VERSION};
 use super::stream::{KEEPALIVE_IDLE, KEEPALIVE_INTERVAL, Stream, USER_TIMEOUT};
 use crate::error::PATIENCE;
 use crossbeam_channel::Sender;
+use dsm_core::limits::NODES_MAX;
 use dsm_core::{Incarnation, NodeId};
 use nix::sys::eventfd::EventFd;
 use parking_lot::Mutex;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -42,6 +44,15 @@ pub(crate) enum Incoming {
         stream: Stream,
         /// The last frame that the peer has.
         received_through: u64,
+    },
+    /// A process that wants to be a member is connected.
+    Entered {
+        /// The rank that it wants.
+        peer: NodeId,
+        /// The connection, with the handshake done.
+        stream: Stream,
+        /// The process.
+        member: Member,
     },
     /// A peer could not be reached, or did not call again in time. Out of date, and to be ignored, if its link has
     /// been attached meanwhile.
@@ -82,7 +93,9 @@ impl Notifier {
     /// Hands `incoming` over. Reports about strangers are dropped while too many wait; a connection never is.
     pub fn tell(&self, incoming: Incoming) {
         let dispensable = match incoming {
-            Incoming::Reconnected { .. } | Incoming::PeerUnreachable { .. } => false,
+            Incoming::Reconnected { .. } | Incoming::Entered { .. } | Incoming::PeerUnreachable { .. } => {
+                false
+            }
             Incoming::Refused { .. } | Incoming::Garbage { .. } => true,
         };
         if dispensable && self.sender.len() >= REPORTS_MAX {
@@ -97,9 +110,12 @@ impl Notifier {
 
 /// A member of the cluster, as its peers know it.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(super) struct Member {
+pub(crate) struct Member {
+    /// Its process.
     pub incarnation: Incarnation,
+    /// Where it listens.
     pub endpoint: Endpoint,
+    /// Where it runs.
     pub habitat: Habitat,
 }
 
@@ -107,7 +123,9 @@ pub(super) struct Member {
 #[derive(Clone, Debug)]
 pub(super) struct Cluster {
     pub id: u64,
-    pub members: Vec<Member>,
+    /// How many nodes it began with.
+    pub nodes: u16,
+    pub members: BTreeMap<NodeId, Member>,
     /// Whether a launcher votes on the membership.
     pub witness: bool,
 }
@@ -124,6 +142,10 @@ pub(super) enum Joiner {
 pub(super) enum Verdict {
     /// It is for whoever forms the cluster to answer.
     Join(Sender<Joiner>),
+    /// It is to be told of the cluster that runs.
+    Inform(Running),
+    /// It is not a peer yet, and may become one.
+    Enter(Member),
     /// It is a peer.
     Welcome {
         /// The last frame that the peer has from us.
@@ -141,8 +163,6 @@ pub(super) struct Gate {
     pub incarnation: Incarnation,
     pub habitat: Habitat,
     pub terms: Terms,
-    /// What the links have received, by rank.
-    received: Vec<Arc<AtomicU64>>,
     state: Mutex<State>,
 }
 
@@ -150,6 +170,12 @@ pub(super) struct Gate {
 struct State {
     joins: Option<Sender<Joiner>>,
     cluster: Option<Cluster>,
+    /// Processes that want to be members, by the rank that they want.
+    candidates: BTreeMap<NodeId, Member>,
+    /// The last member of each rank that is none any more: it may call, and learns so.
+    former: BTreeMap<NodeId, Member>,
+    /// What the links have received, by rank.
+    received: BTreeMap<NodeId, Arc<AtomicU64>>,
     /// Peers that are to call again, and until when.
     awaited: Vec<(NodeId, Instant)>,
 }
@@ -159,11 +185,11 @@ impl Gate {
         (rank, incarnation): (NodeId, Incarnation),
         habitat: Habitat,
         terms: Terms,
-        received: Vec<Arc<AtomicU64>>,
+        received: BTreeMap<NodeId, Arc<AtomicU64>>,
         joins: Option<Sender<Joiner>>,
     ) -> Gate {
-        let state = State { joins, ..State::default() };
-        Gate { rank, incarnation, habitat, terms, received, state: Mutex::new(state) }
+        let state = State { joins, received, ..State::default() };
+        Gate { rank, incarnation, habitat, terms, state: Mutex::new(state) }
     }
 
     /// The cluster is formed: nobody joins any more, and peers are known.
@@ -173,48 +199,99 @@ impl Gate {
         state.cluster = Some(cluster);
     }
 
+    /// The cluster has these members now. Candidates that are among them are candidates no more.
+    pub fn install(&self, members: impl Iterator<Item = (NodeId, Incarnation)>) {
+        let mut state = self.state.lock();
+        let State { cluster: Some(cluster), candidates, former, .. } = &mut *state else { return };
+        let mut before = std::mem::take(&mut cluster.members);
+        for (node, incarnation) in members {
+            let known = before.remove(&node).filter(|it| it.incarnation == incarnation);
+            let known = known.or_else(|| candidates.remove(&node).filter(|it| it.incarnation == incarnation));
+            former.remove(&node);
+            cluster.members.extend(known.map(|member| (node, member)));
+        }
+        former.append(&mut before);
+    }
+
+    /// The link to `peer` is a new one, which counts here.
+    pub fn count_in(&self, peer: NodeId, received: Arc<AtomicU64>) {
+        self.state.lock().received.insert(peer, received);
+    }
+
     /// The cluster and the member of it that has `rank`.
     pub fn member(&self, rank: NodeId) -> Option<(u64, Member)> {
         let state = self.state.lock();
         let cluster = state.cluster.as_ref()?;
-        Some((cluster.id, cluster.members.get(rank.index())?.clone()))
+        let member = cluster.members.get(&rank).or_else(|| state.former.get(&rank))?;
+        Some((cluster.id, member.clone()))
     }
 
     /// The last frame that this node has from `peer`.
     pub fn received_through(&self, peer: NodeId) -> u64 {
-        self.received.get(peer.index()).map_or(0, |received| received.load(Ordering::Acquire))
+        self.state.lock().received_through(peer)
     }
 
     /// Whether, and how, the caller with this `hello` comes in.
     pub fn judge(&self, hello: &Hello) -> Verdict {
-        let state = self.state.lock();
+        let mut state = self.state.lock();
         match hello.purpose {
             Purpose::Join => match &state.joins {
                 Some(joins) => Verdict::Join(joins.clone()),
-                None => Verdict::Refuse(self.refuse_join(hello)),
+                None => self.inform(&state, hello).map_or_else(Verdict::Refuse, Verdict::Inform),
+            },
+            Purpose::Enter { cluster } => match self.check_candidate(&state, cluster, hello) {
+                Ok(member) => {
+                    state.candidates.insert(hello.rank, member.clone());
+                    Verdict::Enter(member)
+                }
+                Err(refusal) => Verdict::Refuse(refusal),
             },
             Purpose::Link { cluster, received_through } => match self.check_peer(&state, cluster, hello) {
                 Ok(()) => Verdict::Welcome {
                     peer_received_through: received_through,
-                    received_through: self.received_through(hello.rank),
+                    received_through: state.received_through(hello.rank),
                 },
                 Err(refusal) => Verdict::Refuse(refusal),
             },
         }
     }
 
-    /// Why nobody, and this caller in particular, joins any more.
-    fn refuse_join(&self, hello: &Hello) -> Refusal {
-        if self.rank != NodeId::COORDINATOR {
-            return Refusal::NotRendezvous;
+    /// What a process is told that wants to be a member of the cluster that runs.
+    fn inform(&self, state: &State, hello: &Hello) -> Result<Running, Refusal> {
+        let cluster = state.cluster.as_ref().ok_or(Refusal::NotRendezvous)?;
+        self.terms.compare_late(self.rank, &hello.terms)?;
+        self.check_free(cluster, hello)?;
+        let candidates = state.candidates.iter().filter(|(rank, _)| **rank != hello.rank);
+        let peers = cluster.members.iter().chain(candidates);
+        Ok(Running {
+            cluster: cluster.id,
+            nodes: cluster.nodes,
+            witness: cluster.witness,
+            peers: peers
+                .map(|(rank, it)| (*rank, it.incarnation, it.endpoint.to_string(), it.habitat))
+                .collect(),
+        })
+    }
+
+    /// Whether the caller may become a member, as far as this node knows.
+    fn check_candidate(&self, state: &State, id: u64, hello: &Hello) -> Result<Member, Refusal> {
+        let cluster = state.cluster.as_ref().filter(|cluster| cluster.id == id);
+        let cluster = cluster.ok_or(Refusal::OtherCluster)?;
+        self.terms.compare_late(self.rank, &hello.terms)?;
+        self.check_free(cluster, hello)?;
+        let endpoint = hello.listen.parse().map_err(|_| Refusal::Address(hello.listen.clone()))?;
+        Ok(Member { incarnation: hello.incarnation, endpoint, habitat: hello.habitat })
+    }
+
+    /// Whether nobody has the caller's rank. A process that was restarted waits until the members know that its
+    /// predecessor is gone.
+    fn check_free(&self, cluster: &Cluster, hello: &Hello) -> Result<(), Refusal> {
+        let rank = hello.rank;
+        if rank.index() >= NODES_MAX {
+            return Err(Refusal::NoSuchRank { rank, nodes: NODES_MAX as u16 });
         }
-        match self.terms.compare(self.rank, &hello.terms) {
-            Err(refusal) => refusal,
-            Ok(()) => match self.check_rank(hello.rank) {
-                Err(refusal) => refusal,
-                Ok(()) => Refusal::Taken { rank: hello.rank },
-            },
-        }
+        let taken = rank == self.rank || cluster.members.contains_key(&rank);
+        if taken { Err(Refusal::Taken { rank }) } else { Ok(()) }
     }
 
     /// Whether there is such a rank.
@@ -227,15 +304,18 @@ impl Gate {
         let cluster = state.cluster.as_ref().filter(|cluster| cluster.id == id);
         let cluster = cluster.ok_or(Refusal::OtherCluster)?;
         let rank = hello.rank;
-        self.check_rank(rank)?;
-        let member = cluster.members.get(rank.index()).ok_or(Refusal::OtherCluster)?;
         if rank == self.rank {
             return Err(Refusal::Taken { rank });
         }
+        let known = [&cluster.members, &state.candidates, &state.former];
+        let Some(member) = known.into_iter().find_map(|some| some.get(&rank)) else {
+            self.check_rank(rank)?;
+            return Err(Refusal::OtherCluster);
+        };
         if member.incarnation != hello.incarnation {
             return Err(Refusal::Stale { rank, known: member.incarnation, found: hello.incarnation });
         }
-        self.terms.compare(self.rank, &hello.terms)
+        self.terms.compare_late(self.rank, &hello.terms)
     }
 
     /// The refusal of a caller that speaks `version`; it goes to the rendezvous too, while that goes on.
@@ -271,5 +351,11 @@ impl Gate {
     pub fn take_overdue(&self, now: Instant) -> Vec<NodeId> {
         let mut state = self.state.lock();
         state.awaited.extract_if(.., |(_, until)| *until <= now).map(|(peer, _)| peer).collect()
+    }
+}
+
+impl State {
+    fn received_through(&self, peer: NodeId) -> u64 {
+        self.received.get(&peer).map_or(0, |received| received.load(Ordering::Acquire))
     }
 }

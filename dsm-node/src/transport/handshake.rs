@@ -71,8 +71,13 @@ pub(crate) struct Habitat {
 /// Why a connection is opened.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub(super) enum Purpose {
-    /// To be in the cluster that the rendezvous forms.
+    /// To be in the cluster that the rendezvous forms, or in one that runs.
     Join,
+    /// To be known to a member of a cluster that runs, in the hope of becoming a member.
+    Enter {
+        /// Which cluster.
+        cluster: u64,
+    },
     /// To be the connection of a link between two members.
     Link {
         /// Which cluster both believe to be in.
@@ -121,8 +126,23 @@ pub(super) enum Outcome {
         /// Each node's incarnation, where it listens, and where it runs, by rank.
         peers: Vec<(Incarnation, String, Habitat)>,
     },
+    /// The cluster was formed before: these are its members, and those that want to be.
+    Runs(Running),
     /// It will not come about.
     Abandoned(String),
+}
+
+/// A cluster that runs, as one of its members knows it.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub(super) struct Running {
+    /// The name of the cluster.
+    pub cluster: u64,
+    /// How many nodes it began with.
+    pub nodes: u16,
+    /// Whether a launcher votes on the membership.
+    pub witness: bool,
+    /// Who is to be known: rank, incarnation, where it listens and where it runs.
+    pub peers: Vec<(NodeId, Incarnation, String, Habitat)>,
 }
 
 /// What two nodes can disagree on.
@@ -248,6 +268,11 @@ pub(crate) enum HandshakeError {
 }
 
 impl Terms {
+    /// As [`Terms::compare`], for a caller that comes when the cluster runs: how many nodes it began with, it need not know.
+    pub fn compare_late(&self, by: NodeId, caller: &Terms) -> Result<(), Refusal> {
+        self.compare(by, &Terms { nodes: self.nodes, ..caller.clone() })
+    }
+
     /// Why `by`, whose terms these are, cannot be in one cluster with a caller whose terms are `caller`.
     pub fn compare(&self, by: NodeId, caller: &Terms) -> Result<(), Refusal> {
         let hex = |value: u64| format!("{value:#x}");

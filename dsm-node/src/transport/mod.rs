@@ -14,6 +14,7 @@
 
 mod acceptor;
 mod endpoint;
+mod enter;
 mod form;
 #[cfg(test)]
 mod form_tests;
@@ -28,10 +29,10 @@ mod testing;
 
 pub(crate) use endpoint::{Endpoint, Kind};
 pub(crate) use form::{Formation, Mesh, Peer, form};
-pub(crate) use gate::Incoming;
+pub(crate) use gate::{Incoming, Member};
 pub(crate) use handshake::{Habitat, Identity, Terms};
 pub(crate) use link::{Flushed, Heard, Link, Voice};
-pub(crate) use stream::Stream;
+pub(crate) use stream::{Stream, poll_timeout};
 
 use dsm_core::PageId;
 use std::io;

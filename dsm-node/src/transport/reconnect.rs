@@ -8,10 +8,11 @@ use super::handshake::{Answer, HandshakeError, Hello, Purpose, Refusal, Subject,
 use super::nemesis::Side;
 use super::stream::{Stream, transport};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
-use dsm_core::NodeId;
+use dsm_core::{Incarnation, NodeId};
 use parking_lot::Mutex;
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
 
 /// The pause after the first failed call; each further one doubles it.
@@ -89,6 +90,20 @@ impl Reconnector {
         }
     }
 
+    /// The cluster has these members now: who else calls is told so, and nobody else is called.
+    pub fn install(&self, members: impl Iterator<Item = (NodeId, Incarnation)>) {
+        if let Some(shared) = &self.shared {
+            shared.gate.install(members);
+        }
+    }
+
+    /// The link to `peer` is a new one, whose frames `received` counts.
+    pub fn count_in(&self, peer: NodeId, received: Arc<AtomicU64>) {
+        if let Some(shared) = &self.shared {
+            shared.gate.count_in(peer, received);
+        }
+    }
+
     /// `peer` is connected again: its call is not awaited any more. It may have come before it was begun to be awaited,
     /// and what would then be overdue later would be taken for the next.
     pub fn end(&self, peer: NodeId) {
@@ -107,7 +122,9 @@ impl Shared {
         let mut pause = BACK_OFF_MIN;
         let outcome = loop {
             let left = RECONNECT_PATIENCE.saturating_sub(began.elapsed());
-            let cause = match call(&self.gate, peer, cluster, &member, left.min(HANDSHAKE_PATIENCE)) {
+            let purpose = Purpose::Link { cluster, received_through: self.gate.received_through(peer) };
+            let hello = hello(&self.gate, purpose, String::new());
+            let cause = match call(&hello, peer, &member, left.min(HANDSHAKE_PATIENCE)) {
                 Ok(connected) => break Ok(connected),
                 Err(refused @ CallError::Refused(_)) => break Err(refused.to_string()),
                 Err(CallError::NobodyThere) if began.elapsed() >= REFUSED_PATIENCE => {
@@ -136,11 +153,22 @@ impl Shared {
     }
 }
 
+/// What this node says when it calls. `listen` is empty where the other knows it.
+pub(super) fn hello(gate: &Gate, purpose: Purpose, listen: String) -> Hello {
+    Hello {
+        rank: gate.rank,
+        incarnation: gate.incarnation,
+        purpose,
+        listen,
+        habitat: gate.habitat,
+        terms: gate.terms.clone(),
+    }
+}
+
 /// Calls `peer` once: the connection, and the last frame that the peer has from us.
 pub(super) fn call(
-    gate: &Gate,
+    hello: &Hello,
     peer: NodeId,
-    cluster: u64,
     member: &Member,
     patience: Duration,
 ) -> Result<(Stream, u64), CallError> {
@@ -148,17 +176,9 @@ pub(super) fn call(
     let mut stream = transport(member.endpoint.kind())
         .connect(&member.endpoint, patience)
         .map_err(|error| classify(&member.endpoint.to_string(), &error))?;
-    stream.identify(gate.rank, peer, Side::Caller);
-    let hello = Hello {
-        rank: gate.rank,
-        incarnation: gate.incarnation,
-        purpose: Purpose::Link { cluster, received_through: gate.received_through(peer) },
-        listen: String::new(),
-        habitat: gate.habitat,
-        terms: gate.terms.clone(),
-    };
+    stream.identify(hello.rank, peer, Side::Caller);
     let failed = |error| describe(peer, error);
-    tell(&stream, gate.rank, &hello, deadline).map_err(failed)?;
+    tell(&stream, hello.rank, hello, deadline).map_err(failed)?;
     match hear::<Answer>(&stream, deadline).map_err(failed)? {
         Answer::Refused(refusal) => Err(CallError::Refused(refusal)),
         Answer::Welcome { incarnation, received_through } if incarnation == member.incarnation => {

@@ -133,11 +133,13 @@ fn every_byte(program: &str, step: u64, arguments: &Arguments) -> Outcome {
         None => vec![TransportKind::Tcp, TransportKind::Unix],
     };
     let mut outcome = Outcome::default();
-    for transport in transports {
-        let run = || nemesis::run_aimed(program, step, transport);
+    for (transport, replicas) in transports.iter().flat_map(|transport| [(*transport, 0), (*transport, 1)]) {
+        let run = || nemesis::run_aimed(program, step, transport, replicas);
         match panic::catch_unwind(AssertUnwindSafe(run)) {
             Ok(counts) => outcome.counts.add(&counts),
-            Err(_) => outcome.failures.push(format!("every {step} bytes over {transport:?}")),
+            Err(_) => {
+                outcome.failures.push(format!("every {step} bytes over {transport:?}, {replicas} replicas"))
+            }
         }
     }
     outcome

@@ -8,13 +8,17 @@
 //! test. What a scenario does is the worker's business; whether that was right is asserted there, or on the report.
 
 mod agreement;
+mod network;
 pub mod ports;
 mod report;
 pub(crate) mod stuck;
 
+pub use network::Network;
 pub use report::{NodeReport, Report};
 
 use dsm_node::launch::{Cluster, Ending, Launch, Line, Output, Signal, Stream, TransportKind};
+use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::fmt::Display;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
@@ -22,6 +26,15 @@ use std::time::{Duration, Instant};
 
 /// What a scenario may take unless it says otherwise: many times what it takes on two noisy cores.
 const BUDGET_DEFAULT: Duration = Duration::from_secs(60);
+
+/// Ends are not announced on the lines' channel, nor is silence: so often it is looked for them.
+const LOOK: Duration = Duration::from_millis(5);
+
+/// In the environment of a shell that starts a node: what it becomes, ...
+const PROGRAM: &str = "DSM_TEST_PROGRAM";
+
+/// ... and in which network namespace.
+const SPACE: &str = "DSM_TEST_SPACE";
 
 /// What a line begins with that says what a worker is about to do.
 pub const AT: &str = "at: ";
@@ -43,6 +56,7 @@ pub struct Scenario {
     name: String,
     nodes: u32,
     budget: Duration,
+    silence: Option<Duration>,
     launch: Launch,
 }
 
@@ -51,9 +65,14 @@ pub struct Running {
     name: String,
     started: Instant,
     budget: Duration,
+    silence: Option<Duration>,
     cluster: Cluster,
     lines: Receiver<Line>,
     said: Vec<Vec<Line>>,
+    /// When each node was heard last; what does not matter of one that is kept from saying anything.
+    heard: Vec<Instant>,
+    /// The nodes that may be silent.
+    excused: RefCell<BTreeSet<u32>>,
 }
 
 impl Scenario {
@@ -63,18 +82,35 @@ impl Scenario {
             name: name.to_owned(),
             nodes: 1,
             budget: BUDGET_DEFAULT,
+            silence: None,
             launch: Launch::new(worker).arg(name).env("RUST_BACKTRACE", "0"),
         }
     }
 
     /// As [`Scenario::new`], but `other` is the program of one rank.
     pub fn with_other_program(worker: &str, other: &str, rank: u32, name: &str) -> Scenario {
-        /// In the environment of the shell: what it becomes.
-        const PROGRAM: &str = "DSM_TEST_PROGRAM";
         let script = format!("exec \"${PROGRAM}\" \"$@\"");
         let launch = Launch::new("/bin/sh").args(["-c", &script, "sh", name]);
         let launch = launch.env(PROGRAM, worker).env_of(rank, PROGRAM, other);
-        Scenario { name: name.to_owned(), nodes: 1, budget: BUDGET_DEFAULT, launch }
+        Scenario { name: name.to_owned(), nodes: 1, budget: BUDGET_DEFAULT, silence: None, launch }
+    }
+
+    /// As [`Scenario::new`], with each node in its place in `network`, and no launcher that has a vote.
+    pub fn in_network(worker: &str, network: &Network, name: &str) -> Scenario {
+        let script = format!("exec ip netns exec \"${SPACE}\" \"${PROGRAM}\" \"$@\"");
+        let launch = Launch::new("/bin/sh").args(["-c", &script, "sh", name]).env(PROGRAM, worker);
+        let this =
+            Scenario { name: name.to_owned(), nodes: 1, budget: BUDGET_DEFAULT, silence: None, launch };
+        let this = this.nodes(network.nodes()).env("DSM_TRUST_NETWORK", "1").env("DSM_WITNESS_FD", "");
+        let this = this.env("DSM_RENDEZVOUS", network.meeting()).env("DSM_RENDEZVOUS_FD", "");
+        (0..network.nodes()).fold(this, |this, rank| {
+            let this = this.env_of(rank, SPACE, network.space_of(rank));
+            this.env_of(rank, "DSM_LISTEN", network.listen_of(rank)).env_of(
+                rank,
+                "DSM_HOST",
+                rank.to_string(),
+            )
+        })
     }
 
     /// On so many nodes.
@@ -136,6 +172,12 @@ impl Scenario {
         self
     }
 
+    /// It fails if a node that runs, and is not frozen, says nothing for so long: then it hangs.
+    pub fn silence(mut self, silence: Duration) -> Scenario {
+        self.silence = Some(silence);
+        self
+    }
+
     /// Starts the nodes.
     ///
     /// # Panics
@@ -146,8 +188,17 @@ impl Scenario {
         let launch = self.launch.output(Output::Lines(sender)).grace(self.budget);
         let started = Instant::now();
         let cluster = launch.spawn().unwrap_or_else(|error| panic!("{}: {error}", self.name));
-        let said = vec![Vec::new(); self.nodes as usize];
-        Running { name: self.name, started, budget: self.budget, cluster, lines, said }
+        Running {
+            name: self.name,
+            started,
+            budget: self.budget,
+            silence: self.silence,
+            cluster,
+            lines,
+            said: vec![Vec::new(); self.nodes as usize],
+            heard: vec![started; self.nodes as usize],
+            excused: RefCell::new(BTreeSet::new()),
+        }
     }
 
     /// Runs the nodes to their end; all must end well.
@@ -232,6 +283,40 @@ impl Running {
         }
     }
 
+    /// Waits until `rank` has said of `name` that it is `least` or more. False if it ends before that.
+    ///
+    /// # Panics
+    /// If the budget is over before that.
+    pub fn await_count(&mut self, rank: u32, name: &str, least: u64) -> bool {
+        let has_come = |this: &Running| {
+            let mut facts =
+                this.said[rank as usize].iter().rev().filter_map(|line| line.text.split_once('='));
+            let found =
+                facts.find(|(found, _)| *found == name).and_then(|(_, value)| value.parse::<u64>().ok());
+            found.is_some_and(|found| found >= least)
+        };
+        self.await_that(|this| has_come(this) || !this.is_running(rank));
+        has_come(self)
+    }
+
+    /// Whether the process of `rank` has not ended.
+    #[must_use]
+    pub fn is_running(&self, rank: u32) -> bool {
+        self.cluster.pid(rank).is_some()
+    }
+
+    /// Lets a frozen node go on.
+    pub fn thaw(&mut self, rank: u32) {
+        self.heard[rank as usize] = Instant::now();
+        self.excused.borrow_mut().remove(&rank);
+        self.cluster.signal(rank, Signal::SIGCONT);
+    }
+
+    /// From now on `rank` may be silent: it is stopped, or waits for the harness.
+    pub fn excuse(&self, rank: u32) {
+        self.excused.borrow_mut().insert(rank);
+    }
+
     /// Waits until the process of `rank` has ended.
     ///
     /// # Panics
@@ -242,8 +327,6 @@ impl Running {
 
     /// Waits for something that may come to pass without a line.
     fn await_that(&mut self, has_come: impl Fn(&Running) -> bool) {
-        /// Ends are not announced on the lines' channel. Nothing else waits on this look.
-        const LOOK: Duration = Duration::from_millis(5);
         while !has_come(self) {
             self.left();
             match self.lines.recv_timeout(LOOK) {
@@ -281,6 +364,7 @@ impl Running {
     /// # Panics
     /// If it has ended, or the budget is over before it stands still.
     pub fn freeze(&self, rank: u32) {
+        self.excuse(rank);
         self.cluster.signal(rank, Signal::SIGSTOP);
         // The signal is sent, but a thread that runs on another core stops a little later.
         while !stuck::is_stopped(self.pid(rank)) {
@@ -330,16 +414,23 @@ impl Running {
     }
 
     fn keep(&mut self, line: Line) {
+        self.heard[line.rank as usize] = Instant::now();
         self.said[line.rank as usize].push(line);
     }
 
-    /// What is left of the budget; fails the test if nothing is.
+    /// How long to wait before looking again; fails the test if the budget is over, or a node hangs.
     fn left(&self) -> Duration {
         let left = self.budget.saturating_sub(self.started.elapsed());
         if left.is_zero() {
             self.fail(&format!("not done within {} s", self.budget.as_secs_f32()));
         }
-        left
+        let Some(silence) = self.silence else { return left };
+        for (rank, heard) in (0..).zip(&self.heard) {
+            if heard.elapsed() >= silence && !self.excused.borrow().contains(&rank) && self.is_running(rank) {
+                self.fail(&format!("rank {rank} has said nothing for {} s", silence.as_secs_f32()));
+            }
+        }
+        left.min(LOOK)
     }
 
     /// Ends all nodes and fails the test, saying what each was at.

@@ -24,6 +24,8 @@ pub struct NodeReport {
     pub code: i32,
     /// Why it ended.
     pub ending: Ending,
+    /// When it was killed, if the harness did that, by `CLOCK_BOOTTIME`.
+    pub killed_at: Option<Duration>,
     /// What it printed to standard output.
     pub stdout: Vec<String>,
     /// What it printed to standard error.
@@ -35,7 +37,13 @@ impl NodeReport {
         let (out, err): (Vec<Line>, Vec<Line>) =
             lines.into_iter().partition(|line| line.stream == Stream::Stdout);
         let texts = |lines: Vec<Line>| lines.into_iter().map(|line| line.text).collect();
-        NodeReport { code: outcome.code(), ending: outcome.ending, stdout: texts(out), stderr: texts(err) }
+        NodeReport {
+            code: outcome.code(),
+            ending: outcome.ending,
+            killed_at: outcome.killed_at,
+            stdout: texts(out),
+            stderr: texts(err),
+        }
     }
 }
 
@@ -61,9 +69,15 @@ impl Report {
     /// # Panics
     /// If it said nothing about it.
     pub fn fact(&self, rank: usize, name: &str) -> &str {
-        let facts = self.nodes[rank].stdout.iter().rev().filter_map(|line| line.split_once('='));
-        let found = facts.clone().find(|(found, _)| *found == name).map(|(_, value)| value);
+        let found = self.said(rank, name);
         found.unwrap_or_else(|| panic!("rank {rank} did not say what {name:?} is: {self}"))
+    }
+
+    /// What `rank` said about `name` last, if it said anything.
+    #[must_use]
+    pub fn said(&self, rank: usize, name: &str) -> Option<&str> {
+        let mut facts = self.nodes[rank].stdout.iter().rev().filter_map(|line| line.split_once('='));
+        facts.find(|(found, _)| *found == name).map(|(_, value)| value)
     }
 
     /// As [`Report::fact`], read as a `T`.

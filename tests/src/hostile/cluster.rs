@@ -133,6 +133,7 @@ impl Cluster {
             | Event::Probed { .. }
             | Event::Command { .. }
             | Event::ViewInstalled(_)
+            | Event::Joined
             | Event::PeerLost { .. } => None,
         };
         let mut actions = std::mem::take(&mut self.actions);

@@ -81,15 +81,16 @@ pub fn run(program: &str, seed: u64, transport: Option<TransportKind>) -> Counts
 }
 
 /// Runs two nodes, of which one breaks a connection at each `step`th byte of a frame that carries a page, from its first
-/// byte to its last.
+/// byte to its last; with so many replicas.
 ///
 /// # Panics
 /// As [`run`].
 #[must_use]
-pub fn run_aimed(program: &str, step: u64, transport: TransportKind) -> Counts {
+pub fn run_aimed(program: &str, step: u64, transport: TransportKind, replicas: u32) -> Counts {
     let breaks = PAGE_FRAME_LENGTH_MIN.div_ceil(step);
     let scenario = Scenario::new(program, "nemesis_aimed").nodes(2).transport(transport);
     let scenario = scenario.region_size(REGION_SIZE).budget(BUDGET + break_budget(breaks));
+    let scenario = scenario.env("DSM_REPLICAS", replicas.to_string());
     let report = scenario.arg("step", step).arg("breaks", breaks).run();
     report.check_pages(0);
     let counts = judge(&report);

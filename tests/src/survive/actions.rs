@@ -114,11 +114,11 @@ impl World {
                 }
                 self.node(node).frames[slot(page)] = RUBBISH;
             }
-            Replication::Poison { first, pages, lost: _ } => {
+            Replication::Poison { first, pages, lost } => {
                 for page in (first.0..first.0 + pages).map(PageId) {
                     self.node(node).access[slot(page)] = Access::None;
                 }
-                self.poison(node, first, pages)?;
+                self.poison(node, (first, pages), lost)?;
             }
             Replication::Resumed { .. } => self.resumed(node)?,
         }

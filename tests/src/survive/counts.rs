@@ -11,6 +11,8 @@ pub struct Counts {
     pub events: u64,
     /// Nodes that died.
     pub deaths: u64,
+    /// Processes that joined.
+    pub joins: u64,
     /// Views that were agreed on after the first.
     pub views: u64,
     /// Views in which members went on.
@@ -21,6 +23,10 @@ pub struct Counts {
     pub torn: u64,
     /// Pages lost, counted at each member.
     pub lost: u64,
+    /// Pages that a thread was told to be here.
+    pub ensured: u64,
+    /// Locks and pages that a thread was told to be lost.
+    pub refused: u64,
     /// Sections that ended.
     pub sections: u64,
     /// Locks that came from the dead, and said so.
@@ -41,7 +47,10 @@ impl Counts {
         self.seeds += other.seeds;
         self.events += other.events;
         self.deaths += other.deaths;
+        self.joins += other.joins;
         self.views += other.views;
+        self.ensured += other.ensured;
+        self.refused += other.refused;
         self.recoveries += other.recoveries;
         self.records += other.records;
         self.torn += other.torn;
@@ -59,16 +68,19 @@ impl fmt::Display for Counts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "{} seeds, {} events, {} deaths, {} views, {} recoveries, {} records, {} bodies torn, {} pages lost, \
-             {} sections, {} locks inherited, {} barriers, {} stores, {} pages compared at rest",
+            "{} seeds, {} events, {} deaths, {} joins, {} views, {} recoveries, {} records, {} bodies torn, {} pages lost, \
+             {} ensured, {} refused, {} sections, {} locks inherited, {} barriers, {} stores, {} pages compared at rest",
             self.seeds,
             self.events,
             self.deaths,
+            self.joins,
             self.views,
             self.recoveries,
             self.records,
             self.torn,
             self.lost,
+            self.ensured,
+            self.refused,
             self.sections,
             self.inherited,
             self.barriers,

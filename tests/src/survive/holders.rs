@@ -1,9 +1,9 @@
 //! What must hold of all nodes together: while they serve, when they have recovered, and at rest.
 
 use super::Check;
-use super::node::{Frame, SimNode, State, slot};
+use super::node::{SimNode, State, slot};
 use super::world::World;
-use dsm_core::{Access, NodeId, PageId};
+use dsm_core::{Access, Copyset, NodeId, PageId};
 
 impl World {
     /// The pages that the plan uses.
@@ -17,8 +17,9 @@ impl World {
     }
 
     /// Members that live.
-    fn alive(&self) -> Vec<NodeId> {
-        self.view.members().iter().filter(|node| !self.nodes[node.index()].dead).collect()
+    fn alive(&self) -> Vec<&SimNode> {
+        let all = self.view.members().iter().map(|node| &self.nodes[node.index()]);
+        all.filter(|node| !node.dead).collect()
     }
 
     /// What must hold of a node between events, and of all nodes together.
@@ -46,31 +47,29 @@ impl World {
         Ok(())
     }
 
-    /// The one owner of `page` among `members`, none if nobody ever touched it, and what its frame holds.
-    pub(super) fn owner_of(&self, page: PageId, members: &[NodeId]) -> Check<Option<(NodeId, Frame)>> {
-        let owners: Vec<NodeId> =
-            members.iter().copied().filter(|node| self.nodes[node.index()].machine.owns(page)).collect();
+    /// The one owner of `page` among `members`, if anybody ever touched it.
+    pub(super) fn owner_of<'a>(page: PageId, members: &[&'a SimNode]) -> Check<Option<&'a SimNode>> {
+        let owners: Vec<&SimNode> = members.iter().copied().filter(|node| node.machine.owns(page)).collect();
         match owners[..] {
             [] => Ok(None),
-            [owner] => Ok(Some((owner, self.nodes[owner.index()].frames[slot(page)]))),
-            [..] => Err(format!("{page} has {} owners: {owners:?}", owners.len())),
+            [owner] => Ok(Some(owner)),
+            [..] => Err(format!("{page} has {} owners, {} first", owners.len(), owners[0].me)),
         }
     }
 
     /// All members have recovered, and nobody has been served anything since: the directory is right.
-    pub(super) fn directory_is_right(&self, page: PageId, members: &[NodeId]) -> Check {
-        let owner = self.owner_of(page, members)?.map(|(owner, _)| owner);
+    pub(super) fn directory_is_right(page: PageId, members: &[&SimNode]) -> Check {
+        let owner = World::owner_of(page, members)?.map(|owner| owner.me);
         for home in members {
-            let Some((known, readers)) = self.nodes[home.index()].machine.holders(page) else { continue };
-            let copies = |node: &&NodeId| {
-                let node = &self.nodes[node.index()];
-                node.machine.access(page) == Access::Read && !node.machine.owns(page)
-            };
-            let copies = members.iter().filter(copies).copied().collect();
+            let Some((known, readers)) = home.machine.holders(page) else { continue };
+            let copies =
+                |node: &&&SimNode| node.machine.access(page) == Access::Read && !node.machine.owns(page);
+            let copies = members.iter().filter(copies).map(|node| node.me).collect();
             if known != owner || readers != copies {
                 return Err(format!(
-                    "{home} takes {known:?} for the owner and {readers:?} for the readers of {page}, which {owner:?} \
-                     owns and {copies:?} can read"
+                    "{} takes {known:?} for the owner and {readers:?} for the readers of {page}, which {owner:?} \
+                     owns and {copies:?} can read",
+                    home.me
                 ));
             }
         }
@@ -80,59 +79,20 @@ impl World {
     /// Everybody is done and nothing is under way: what is committed has all its holders, and nobody else has it.
     pub(super) fn at_rest(&mut self) -> Check {
         let alive = self.alive();
-        for &node in &alive {
-            let state = &self.nodes[node.index()];
+        for state in &alive {
             if state.installed != self.view.id() {
-                return Err(format!("{node} has not installed {}", self.view.id()));
+                return Err(format!("{} has not installed {}", state.me, self.view.id()));
             }
             if !state.machine.is_fully_replicated() {
-                return Err(format!("{node} does not know all to be replicated in {}", self.view.id()));
+                return Err(format!("{} does not know all to be replicated in {}", state.me, self.view.id()));
             }
         }
+        let mut compared = 0;
         for page in self.pages() {
-            self.directory_is_right(page, &alive)?;
-            self.holders_agree(page, &alive)?;
+            World::directory_is_right(page, &alive)?;
+            compared += holders_agree(page, &alive)?;
         }
-        Ok(())
-    }
-
-    /// The last committed state of `page` is held by as many as it should be, all of whom have the same bytes, and
-    /// nobody keeps an earlier one.
-    fn holders_agree(&mut self, page: PageId, alive: &[NodeId]) -> Check {
-        let Some((owner, frame)) = self.owner_of(page, alive)? else {
-            let keeps = |node: &&NodeId| self.nodes[node.index()].machine.kept(page).is_some();
-            return match alive.iter().find(keeps) {
-                Some(keeper) => Err(format!("{keeper} keeps {page}, which nobody owns")),
-                None => Ok(()),
-            };
-        };
-        let machine = &self.nodes[owner.index()].machine;
-        let custody = machine.custody(page);
-        let others = custody.map_or(dsm_core::Copyset::EMPTY, |custody| custody.holders);
-        let wanted = machine.view().buddies_of(owner).len();
-        if custody.is_some() && others.len() < wanted {
-            return Err(format!(
-                "{page} of {owner} is kept by {others:?} at rest, and {wanted} should keep it"
-            ));
-        }
-        let mut committed = (wanted > 0 && machine.is_committed(page)).then_some(frame);
-        for &node in alive.iter().filter(|node| **node != owner) {
-            let state = &self.nodes[node.index()];
-            let keeps = state.machine.kept(page).is_some();
-            if keeps != others.contains(node) {
-                let word = if keeps { "keeps" } else { "does not keep" };
-                return Err(format!("{node} {word} {page} at rest, but {owner} counts on {others:?}"));
-            }
-            if !keeps {
-                continue;
-            }
-            self.counts.compared += 1;
-            let frame = self.nodes[node.index()].frames[slot(page)];
-            let committed = *committed.get_or_insert(frame);
-            if frame != committed {
-                return Err(format!("{node} keeps {frame:?} of {page} at rest, others have {committed:?}"));
-            }
-        }
+        self.counts.compared += compared;
         Ok(())
     }
 
@@ -144,6 +104,48 @@ impl World {
         }
         found.join("; ")
     }
+}
+
+/// The last committed state of `page` is held by as many as it should be, all of whom have the same bytes, and nobody
+/// keeps an earlier one. How many were compared.
+fn holders_agree(page: PageId, alive: &[&SimNode]) -> Check<u64> {
+    let Some(owner) = World::owner_of(page, alive)? else {
+        return match alive.iter().find(|node| node.machine.kept(page).is_some()) {
+            Some(keeper) => Err(format!("{} keeps {page}, which nobody owns", keeper.me)),
+            None => Ok(0),
+        };
+    };
+    let (machine, frame) = (&owner.machine, owner.frames[slot(page)]);
+    let custody = machine.custody(page);
+    let others = custody.map_or(Copyset::EMPTY, |custody| custody.holders);
+    let wanted = machine.view().buddies_of(owner.me).len();
+    if custody.is_some() && others.len() < wanted {
+        return Err(format!(
+            "{page} of {} is kept by {others:?} at rest, and {wanted} should keep it",
+            owner.me
+        ));
+    }
+    let mut compared = 0;
+    let mut committed = (wanted > 0 && machine.is_committed(page)).then_some(frame);
+    for state in alive.iter().filter(|node| node.me != owner.me) {
+        let keeps = state.machine.kept(page).is_some();
+        if keeps != others.contains(state.me) {
+            let word = if keeps { "keeps" } else { "does not keep" };
+            let (node, owner) = (state.me, owner.me);
+            return Err(format!("{node} {word} {page} at rest, but {owner} counts on {others:?}"));
+        }
+        if !keeps {
+            continue;
+        }
+        compared += 1;
+        let frame = state.frames[slot(page)];
+        let committed = *committed.get_or_insert(frame);
+        if frame != committed {
+            let node = state.me;
+            return Err(format!("{node} keeps {frame:?} of {page} at rest, others have {committed:?}"));
+        }
+    }
+    Ok(compared)
 }
 
 fn unfinished_threads(rank: usize, node: &SimNode) -> impl Iterator<Item = String> + '_ {

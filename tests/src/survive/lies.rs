@@ -6,7 +6,8 @@ use super::mutant::Mutant;
 use super::network::Said;
 use super::world::World;
 use dsm_core::{
-    CallId, Commit, Copyset, LockId, Message, NodeId, PageId, RecordId, Report, Ticket, Version, ViewId,
+    CallId, Commit, Copyset, LockId, Message, NodeId, PageId, RecordId, Report, Standing, Ticket, Version,
+    ViewId,
 };
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -137,11 +138,16 @@ impl World {
                 self.forge(said.to, said.from, Message::Report(Report::Ready));
                 return None;
             }
-            (Mutant::LosesNothing, Message::Report(Report::End { replicated, .. })) => {
+            (Mutant::LosesNothing, Message::Report(Report::Groups { groups })) => {
+                groups.retain(|group| !group.is_empty())
+            }
+            (Mutant::LosesNothing, Message::Report(Report::End(Standing { replicated, .. }))) => {
                 *replicated = self.nodes[said.from.index()].machine.view().id();
             }
-            (Mutant::ForgetsBarriers, Message::Report(Report::End { generation, .. })) => *generation = 0,
-            (Mutant::KeepsLocksOfTheDead, Message::Report(Report::End { .. })) => {
+            (Mutant::ForgetsBarriers, Message::Report(Report::End(Standing { generation, .. }))) => {
+                *generation = 0
+            }
+            (Mutant::KeepsLocksOfTheDead, Message::Report(Report::End(_))) => {
                 // Somebody holds them, it seems.
                 let held = self.lies.bequeathed.iter().map(|lock| (*lock, CallId(u64::MAX))).collect();
                 self.carry(Said { message: Message::Report(Report::Locks { held }), ..said.clone() });

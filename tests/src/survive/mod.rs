@@ -7,14 +7,15 @@
 //!
 //! Where things are: `plan` is what a seed decides; `node` is one node's state; `world` is the loop, `actions` carries
 //! out what the machines want, `network` carries messages; `threads` are the virtual threads; `deaths` are crashes and
-//! views; `oracle` is the checker, and `holders` what must hold of all nodes together; `mutant` are faults that they
-//! must find, and `lies` how some of these are told.
+//! views, `joins` processes that come into them; `oracle` is the checker, and `holders` what must hold of all nodes
+//! together; `mutant` are faults that they must find, and `lies` how some of these are told.
 
 mod actions;
 pub mod cluster;
 mod counts;
 mod deaths;
 mod holders;
+mod joins;
 mod lies;
 mod mutant;
 mod network;

@@ -18,7 +18,7 @@ const INSTANT: Duration = Duration::from_nanos(1);
 pub struct Network {
     /// When the latest message of each ordered pair arrives.
     latest: BTreeMap<(NodeId, NodeId), Time>,
-    /// From when on nothing of a dead node arrives, by receiver.
+    /// From when on nothing of a dead process arrives, by receiver.
     cut: BTreeMap<(NodeId, NodeId), Time>,
     /// Connections that have broken off in the middle of a body.
     torn: BTreeSet<(NodeId, NodeId)>,
@@ -32,7 +32,7 @@ impl Network {
         *latest
     }
 
-    /// Nothing of `from` arrives at `to` from `at` on.
+    /// Nothing of the process `from` arrives at `to` from `at` on.
     pub fn cut(&mut self, from: NodeId, to: NodeId, at: Time) {
         self.cut.insert((from, to), at);
     }
@@ -42,6 +42,8 @@ impl Network {
 #[derive(Clone, Debug)]
 pub struct Said {
     pub from: NodeId,
+    /// Which process of that rank.
+    pub life: NodeId,
     pub to: NodeId,
     /// The view in which it was sent.
     pub view: ViewId,
@@ -59,7 +61,7 @@ impl World {
         } else if matches!(message, Message::Commit(Commit::End { .. })) {
             self.does(from, Trigger::Replicates);
         }
-        let said = Said { from, to, view, message, body, leased: true };
+        let said = Said { from, life: self.life(from), to, view, message, body, leased: true };
         if self.cluster.is_some() {
             self.queue_up(said);
             return;
@@ -83,18 +85,16 @@ impl World {
     /// Puts words into the mouth of `from`; `to` hears them at once.
     pub(super) fn forge(&mut self, from: NodeId, to: NodeId, message: Message) {
         let view = self.nodes[to.index()].installed;
-        self.schedule(
-            self.now + INSTANT,
-            Happening::Delivered(Said { from, to, view, message, body: None, leased: true }),
-        );
+        let said = Said { from, life: self.life(from), to, view, message, body: None, leased: true };
+        self.schedule(self.now + INSTANT, Happening::Delivered(said));
     }
 
     pub(super) fn deliver(&mut self, said: Said) -> Check {
-        let (from, to) = (said.from, said.to);
+        let to = said.to;
         if self.nodes[to.index()].dead {
             return Ok(());
         }
-        if self.network.cut.get(&(from, to)).is_some_and(|cut| self.now >= *cut) {
+        if self.network.cut.get(&(said.life, to)).is_some_and(|cut| self.now >= *cut) {
             self.break_off(&said);
             return Ok(());
         }
@@ -105,7 +105,11 @@ impl World {
     /// What has come in whole is handed to the machine, if it is of the view that is installed.
     pub(super) fn hear(&mut self, mut said: Said) -> Check {
         let (from, to) = (said.from, said.to);
-        let installed = self.nodes[to.index()].installed;
+        let (installed, joined) = (self.nodes[to.index()].installed, self.nodes[to.index()].joined);
+        if said.view < joined {
+            // It was said to the process that had the rank before.
+            return Ok(());
+        }
         if said.view < installed {
             let heard = self.hears_old_views() && self.view.members().contains(from);
             if !heard {

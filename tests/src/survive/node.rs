@@ -2,7 +2,9 @@
 
 use super::network::Said;
 use super::plan::{Plan, Step, Trigger, WORDS};
-use dsm_core::{Access, CallId, Machine, NodeId, PageId, RecordId, Time, Timer, ViewId, Want};
+use dsm_core::{
+    Access, CallId, Incarnation, Machine, NodeId, PageId, RecordId, Time, Timer, View, ViewId, Want,
+};
 use std::collections::{BTreeMap, VecDeque};
 
 /// The bytes of one page, in few words.
@@ -32,6 +34,11 @@ pub struct Thread {
 
 /// One node.
 pub struct SimNode {
+    pub me: NodeId,
+    /// Which process of the run this is.
+    pub life: NodeId,
+    /// What views call this process.
+    pub incarnation: Option<Incarnation>,
     pub machine: Machine,
     pub access: Vec<Access>,
     pub frames: Vec<Frame>,
@@ -51,6 +58,8 @@ pub struct SimNode {
     pub timers_set: u64,
     /// The last record of each node that counted here.
     pub through: BTreeMap<NodeId, RecordId>,
+    /// The view that this process was let into.
+    pub joined: ViewId,
     /// The view that is installed, and the last in which the node served.
     pub installed: ViewId,
     pub serving: ViewId,
@@ -59,10 +68,25 @@ pub struct SimNode {
     /// How often it has done what it may die of.
     pub did: BTreeMap<Trigger, u64>,
     pub dead: bool,
+    /// Whether its threads have begun.
+    pub begun: bool,
 }
 
 impl SimNode {
+    /// A member from the beginning.
     pub fn new(plan: &Plan, me: NodeId) -> SimNode {
+        let machine = Machine::in_view(me, plan.view.clone(), plan.geometry);
+        SimNode::with(plan, me, me, machine, &plan.programs[me.index()])
+    }
+
+    /// The run's process number `life`, which is let into `view`.
+    pub fn joining(plan: &Plan, me: NodeId, life: NodeId, view: View, programs: &[Vec<Step>]) -> SimNode {
+        let machine = Machine::joining(me, view, plan.geometry);
+        let (installed, serving) = (ViewId::NONE, ViewId::NONE);
+        SimNode { installed, serving, begun: false, ..SimNode::with(plan, me, life, machine, programs) }
+    }
+
+    fn with(plan: &Plan, me: NodeId, life: NodeId, machine: Machine, programs: &[Vec<Step>]) -> SimNode {
         let pages = usize::try_from(plan.geometry.pages()).unwrap_or(0);
         let thread = |program: &Vec<Step>| Thread {
             program: program.iter().copied().collect(),
@@ -71,32 +95,39 @@ impl SimNode {
             found: 0,
             since: Time::ZERO,
         };
+        let incarnation = machine.view().member(me).map(|member| member.incarnation);
+        let machine = machine.with_unreplicated_max(plan.unreplicated_max);
         SimNode {
-            machine: Machine::in_view(me, plan.view.clone(), plan.geometry),
+            me,
+            life,
+            incarnation,
+            machine,
             access: vec![Access::None; pages],
             frames: vec![[0; WORDS]; pages],
             twins: BTreeMap::new(),
             aside: BTreeMap::new(),
             records: BTreeMap::new(),
             poisoned: vec![false; pages],
-            threads: plan.programs[me.index()].iter().map(thread).collect(),
+            threads: programs.iter().map(thread).collect(),
             calls: BTreeMap::new(),
             calls_made: 0,
             promises: BTreeMap::new(),
             timers: BTreeMap::new(),
             timers_set: 0,
             through: BTreeMap::new(),
+            joined: plan.view.id(),
             installed: plan.view.id(),
             serving: plan.view.id(),
             early: Vec::new(),
             did: BTreeMap::new(),
             dead: false,
+            begun: true,
         }
     }
 
     /// Whether the node has recovered from all changes of the view that it knows of.
     pub fn serves(&self) -> bool {
-        self.serving == self.installed
+        self.serving == self.installed && self.installed > ViewId::NONE
     }
 }
 

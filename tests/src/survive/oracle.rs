@@ -3,15 +3,20 @@
 //! Every store has a place in its word's history, and the knowledge of its node at that moment: how many stores of each
 //! node it may depend on. Loads, locks and barriers pass knowledge on. After a recovery, what survivors know of a dead
 //! node's stores must be there, and with each of its stores all before it: a prefix of what it did.
+//!
+//! A node is one process here: who joins with the rank of one that died has a number of its own.
 
 use super::Check;
 use super::node::slot;
 use super::plan::{Plan, WORDS};
-use dsm_core::{Copyset, NodeId, PageId};
-use std::collections::BTreeSet;
+use dsm_core::{Copyset, Lost, NodeId, PageId};
+use std::collections::BTreeMap;
+
+/// Processes in one run: six to begin with, and three that join.
+pub const LIVES_MAX: usize = 9;
 
 /// How many stores of each node one may depend on.
-pub type Knowledge = [u64; 8];
+pub type Knowledge = [u64; LIVES_MAX];
 
 #[derive(Clone, Copy, Debug)]
 struct Stored {
@@ -24,7 +29,7 @@ struct Stored {
 #[derive(Clone, Default, Debug)]
 struct Sections {
     /// The highest count that each node has completed or seen.
-    known: [u64; 8],
+    known: Knowledge,
     /// The highest count that is safe whatever happens.
     safe: u64,
     /// The highest count that was ever begun.
@@ -60,7 +65,8 @@ pub struct Oracle {
     /// What has been promised by `sync`.
     synced: Vec<u64>,
     dead: Copyset,
-    lost: BTreeSet<PageId>,
+    /// Pages that are lost, as the first was told that heard of it.
+    lost: BTreeMap<PageId, (Lost, NodeId)>,
 }
 
 impl Oracle {
@@ -69,13 +75,13 @@ impl Oracle {
         Oracle {
             words: vec![Vec::new(); pages * WORDS],
             values: 0,
-            known: vec![[0; 8]; 8],
+            known: vec![[0; LIVES_MAX]; LIVES_MAX],
             sections: vec![Sections::default(); plan.domains.len()],
             barriers: Vec::new(),
-            passed: vec![0; 8],
-            synced: vec![0; 8],
+            passed: vec![0; LIVES_MAX],
+            synced: vec![0; LIVES_MAX],
             dead: Copyset::EMPTY,
-            lost: BTreeSet::new(),
+            lost: BTreeMap::new(),
         }
     }
 
@@ -203,7 +209,7 @@ impl Oracle {
     pub fn arrived(&mut self, node: NodeId) {
         let generation = self.passed[node.index()];
         if self.barriers.len() <= generation {
-            self.barriers.resize(generation + 1, [0; 8]);
+            self.barriers.resize(generation + 1, [0; LIVES_MAX]);
         }
         let known = self.known[node.index()];
         for (all, one) in self.barriers[generation].iter_mut().zip(known) {
@@ -232,23 +238,52 @@ impl Oracle {
         self.sections[domain].holder.map(|(holder, _)| holder)
     }
 
-    /// Pages that were declared lost. Nothing is expected of them any more.
-    pub fn lost(&mut self, page: PageId) {
-        self.lost.insert(page);
+    /// A node is told that a page is lost: all are told the same of it. Nothing is expected of it any more.
+    pub fn lost(&mut self, node: NodeId, page: PageId, lost: Lost) -> Check {
+        let (told, to) = *self.lost.entry(page).or_insert((lost, node));
+        if self.dead.contains(to) {
+            // Nobody else may have heard of it.
+            self.lost.insert(page, (lost, node));
+        } else if !self.dead.contains(node) && (told.last_owner, told.view) != (lost.last_owner, lost.view) {
+            return Err(format!("{page} is lost as {lost:?} to one, and as {told:?} to another"));
+        }
+        Ok(())
+    }
+
+    /// Somebody is told that a page is lost.
+    pub fn is_lost(&self, page: PageId) -> Check {
+        let known = self.lost.contains_key(&page);
+        if known { Ok(()) } else { Err(format!("{page} is said to be lost, and is not")) }
+    }
+
+    /// All members have recovered: what is known of the lock of a domain, its home knows.
+    pub fn moved(&mut self, domain: usize, home: NodeId) {
+        let dead = self.dead;
+        let section = &mut self.sections[domain];
+        for (_, knows) in section.holder.iter_mut().chain(&mut section.left) {
+            if !dead.contains(*knows) {
+                *knows = home;
+            }
+        }
+    }
+
+    /// A node joins: it comes to the barriers that are yet to come.
+    pub fn joined(&mut self, node: NodeId, passed: usize) {
+        self.passed[node.index()] = passed;
     }
 
     /// All members have recovered: `frame` says what each plain page holds now. What of it the dead had stored must be
     /// a prefix of what they did, with all that survivors know of in it; what is not in it never was.
     pub fn recovered(&mut self, pages: &[PageId], frame: impl Fn(PageId) -> [u64; WORDS]) -> Check {
-        let mut cut: Knowledge = [0; 8];
+        let mut cut: Knowledge = [0; LIVES_MAX];
         let live: Vec<usize> =
-            (0..8_u16).filter(|rank| !self.dead.contains(NodeId(*rank))).map(usize::from).collect();
+            (0..LIVES_MAX).filter(|life| !self.dead.iter().any(|dead| dead.index() == *life)).collect();
         for (node, all) in cut.iter_mut().enumerate() {
             *all =
                 live.iter().map(|&knower| self.known[knower][node]).max().unwrap_or(0).max(self.synced[node]);
         }
         let mut found = Vec::new();
-        for &page in pages.iter().filter(|page| !self.lost.contains(page)) {
+        for &page in pages.iter().filter(|page| !self.lost.contains_key(page)) {
             let words = frame(page);
             for (word, value) in words.into_iter().enumerate() {
                 let history = &self.words[Self::word(page, word)];
@@ -285,7 +320,7 @@ impl Oracle {
     pub fn domain_recovered(&mut self, domain: usize, pages: [PageId; 2], counts: [u64; 2]) -> Check {
         let least = self.sections[domain].least(self.dead);
         let section = &mut self.sections[domain];
-        if section.holder.is_some() || pages.iter().any(|page| self.lost.contains(page)) {
+        if section.holder.is_some() || pages.iter().any(|page| self.lost.contains_key(page)) {
             return Ok(());
         }
         let [one, other] = counts;

@@ -32,6 +32,8 @@ pub enum Step {
     Count(usize, usize),
     /// Releases the lock of a domain.
     Unlock(usize),
+    /// Waits until a plain page is here.
+    Ensure(PageId),
     /// Waits until all stores outside sections are replicated.
     Sync,
     /// Waits for all members.
@@ -62,6 +64,19 @@ pub enum When {
     Nth(Trigger, u64),
 }
 
+/// A process that joins.
+#[derive(Clone, Debug)]
+pub struct Join {
+    /// When it wants to.
+    pub at: Time,
+    /// Whether it takes the rank of one that died, where there is one.
+    pub again: bool,
+    /// How long after that it dies, if it does.
+    pub dies: Option<u64>,
+    /// The programs of its threads.
+    pub programs: Vec<Vec<Step>>,
+}
+
 /// What a seed decides.
 #[derive(Clone, Debug)]
 pub struct Plan {
@@ -73,6 +88,10 @@ pub struct Plan {
     pub programs: Vec<Vec<Vec<Step>>>,
     /// Who dies, and when.
     pub deaths: Vec<(NodeId, When)>,
+    /// Who joins.
+    pub joins: Vec<Join>,
+    /// How many pages may be stored to and not replicated before stores to others wait.
+    pub unreplicated_max: usize,
     /// A message's way, in nanoseconds, at least and at most.
     pub way: (u64, u64),
     /// From one instruction to the next, at most.
@@ -120,6 +139,18 @@ impl Plan {
             })
             .collect();
         let deaths = deaths(rng, nodes);
+        let joins = (0..*rng.pick(&[0, 0, 1, 1, 2]))
+            .map(|_| {
+                let horizon = *rng.pick(&[MILLI, 5 * MILLI, 20 * MILLI]);
+                Join {
+                    at: Time::from_nanos(2 * MILLI + rng.below(horizon)),
+                    again: rng.chance(500),
+                    dies: rng.chance(200).then(|| rng.below(5 * MILLI)),
+                    programs: vec![program(rng, &plain, domains.len(), blocks, barriers)],
+                }
+            })
+            .collect();
+        let unreplicated_max = *rng.pick(&[0, 1, 2, limits::UNREPLICATED_PAGES_MAX]);
         Plan {
             geometry,
             view,
@@ -127,6 +158,8 @@ impl Plan {
             domains,
             programs,
             deaths,
+            joins,
+            unreplicated_max,
             way: (rng.between(2, 50) * MICRO, *rng.pick(&[5, 100, 1000]) * MICRO),
             think: *rng.pick(&[MICRO, 20 * MICRO, 200 * MICRO]),
             notice: *rng.pick(&[10 * MICRO, MILLI, 5 * MILLI]),
@@ -160,10 +193,11 @@ fn deaths(rng: &mut Rng, nodes: u64) -> Vec<(NodeId, When)> {
 fn program(rng: &mut Rng, plain: &[PageId], domains: usize, blocks: u64, barriers: u64) -> Vec<Step> {
     let mut steps = Vec::new();
     for _ in 0..blocks {
-        match rng.weighted(&[4, 5, if domains > 0 { 4 } else { 0 }, 1]) {
+        match rng.weighted(&[4, 5, if domains > 0 { 4 } else { 0 }, 1, 1]) {
             0 => steps.push(Step::Load(*rng.pick(plain), rng.index(WORDS))),
             1 => steps.push(Step::Store(*rng.pick(plain), rng.index(WORDS))),
             2 => section(rng, plain, domains, &mut steps),
+            3 => steps.push(Step::Ensure(*rng.pick(plain))),
             _ => steps.push(Step::Sync),
         }
     }
@@ -179,6 +213,7 @@ fn program(rng: &mut Rng, plain: &[PageId], domains: usize, blocks: u64, barrier
             | Step::Cover(_)
             | Step::Look(_)
             | Step::Count(..)
+            | Step::Ensure(_)
             | Step::Sync
             | Step::Barrier => {}
         }

@@ -35,14 +35,14 @@ impl World {
             Step::Load(page, word) => {
                 if self.can(node, index, page, Want::Read)? {
                     let value = self.node(node).frames[slot(page)][word];
-                    self.oracle.loaded(node, page, word, value)?;
+                    self.oracle.loaded(self.life(node), page, word, value)?;
                     self.retire(node, index);
                 }
                 Ok(())
             }
             Step::Store(page, word) => {
                 if self.can(node, index, page, Want::Write)? {
-                    let value = self.oracle.store(node, page, word);
+                    let value = self.oracle.store(self.life(node), page, word);
                     self.counts.stores += 1;
                     self.trace.note(self.now, node, || format!("stores {value} to word {word} of {page}"));
                     self.node(node).frames[slot(page)][word] = value;
@@ -66,10 +66,11 @@ impl World {
                 self.ask(node, index, Command::Cover { lock, spans })
             }
             Step::Unlock(domain) => self.unlock(node, index, domain),
+            Step::Ensure(page) => self.ask(node, index, Command::Ensure { page }),
             Step::Sync => self.ask(node, index, Command::Sync),
             Step::Barrier => {
-                self.oracle.arrived(node);
-                self.arrive_early(node, self.oracle.passed(node));
+                self.oracle.arrived(self.life(node));
+                self.arrive_early(node, self.oracle.passed(self.life(node)));
                 self.ask(node, index, Command::Barrier)
             }
         }
@@ -84,7 +85,7 @@ impl World {
         }
         let counts = pages.map(|page| self.nodes[node.index()].frames[slot(page)][COUNTER]);
         self.trace.note(self.now, node, || format!("finds {counts:?} in domain {domain}"));
-        self.oracle.looked(domain, node, counts)?;
+        self.oracle.looked(domain, self.life(node), counts)?;
         self.node(node).threads[index].found = counts[0];
         self.retire(node, index);
         Ok(())
@@ -108,7 +109,7 @@ impl World {
         let Some(acquired) = thread.acquired.take() else {
             return Err(format!("{node} releases domain {domain} without holding it"));
         };
-        self.oracle.unlocked(domain, node, count);
+        self.oracle.unlocked(domain, self.life(node), count);
         self.counts.sections += 1;
         let lock = self.plan.domains[domain].lock;
         let call = self.name(node);
@@ -184,7 +185,8 @@ impl World {
         state.calls.insert(call, index);
         state.threads[index].state = State::Calling(call);
         if command == Command::Sync {
-            let (stores, sections) = (self.oracle.stores_of(node), self.oracle.sections_of(node));
+            let (stores, sections) =
+                (self.oracle.stores_of(self.life(node)), self.oracle.sections_of(self.life(node)));
             self.node(node).promises.insert(call, (stores, sections));
             if self.mutant == Some(Mutant::SyncsAtOnce) {
                 return self.answered(node, call, Reply::Synced);
@@ -206,8 +208,9 @@ impl World {
         let step = self.node(node).threads[index].program.front().copied();
         match (step, reply) {
             (Some(Step::Lock(domain)), Reply::Locked { recovered }) => {
-                let home = self.home_of_domain(node, domain);
-                self.oracle.locked(domain, node, home, recovered)?;
+                let home = self.life(self.home_of_domain(node, domain));
+                let recovered = recovered.map(|rank| self.last_dead(rank));
+                self.oracle.locked(domain, self.life(node), home, recovered)?;
                 self.counts.inherited += u64::from(recovered.is_some());
                 self.node(node).threads[index].acquired = Some(call);
                 self.retire(node, index);
@@ -219,13 +222,24 @@ impl World {
                 if let Some((stores, sections)) = self.node(node).promises.remove(&call)
                     && self.plan.view.replicas() > 0
                 {
-                    self.oracle.synced(node, stores);
+                    self.oracle.synced(self.life(node), stores);
                     self.oracle.sections_synced(&sections);
                 }
             }
             (Some(Step::Barrier), Reply::BarrierPassed { .. }) => {
                 self.counts.barriers += 1;
-                self.oracle.met(node);
+                self.oracle.met(self.life(node));
+            }
+            (Some(Step::Lock(_) | Step::Ensure(_)), Reply::Lost(lost)) => {
+                self.oracle.is_lost(lost.page)?;
+                self.counts.refused += 1;
+                return self.give_up(node, index);
+            }
+            (Some(Step::Ensure(page)), Reply::Ensured) => {
+                if self.node(node).access[slot(page)] == Access::None && !self.is_emptied(node) {
+                    return Err(format!("{node} has no {page}, which it is told to have"));
+                }
+                self.counts.ensured += 1;
             }
             (step, reply) => return Err(format!("{node} answers {step:?} with {reply:?}")),
         }

@@ -27,6 +27,8 @@ pub enum Happening {
     Timer(NodeId, Timer, u64),
     Probed(NodeId, PageId, Progress),
     Killed(NodeId),
+    Knocks(usize),
+    Joined(NodeId),
     Agreed,
     Installed(NodeId, View),
     /// Something that concerns the agreement on views.
@@ -39,6 +41,11 @@ pub struct World {
     pub(super) rng: Rng,
     pub(super) now: Time,
     pub(super) nodes: Vec<SimNode>,
+    /// Processes whose rank another has now.
+    pub(super) graves: Vec<SimNode>,
+    /// Who waits to be let in, by the plan's count, and how many processes there have been.
+    pub(super) knocking: Vec<usize>,
+    pub(super) lives: u16,
     pub(super) oracle: Oracle,
     pub(super) counts: Counts,
     pub(super) trace: Trace,
@@ -72,11 +79,15 @@ impl World {
 
     /// A cluster at its start.
     pub(super) fn begin(rng: Rng, plan: Plan, mutant: Option<Mutant>, tracing: Tracing) -> World {
-        let nodes = plan.view.members().iter().map(|node| SimNode::new(&plan, node)).collect();
+        let nodes: Vec<SimNode> = plan.view.members().iter().map(|node| SimNode::new(&plan, node)).collect();
+        let lives = u16::try_from(nodes.len()).unwrap_or(u16::MAX);
         World {
             rng,
             now: Time::ZERO,
             nodes,
+            graves: Vec::new(),
+            knocking: Vec::new(),
+            lives,
             oracle: Oracle::new(&plan),
             counts: Counts { seeds: 1, ..Counts::default() },
             trace: Trace::new(tracing),
@@ -110,6 +121,27 @@ impl World {
         &mut self.nodes[node.index()]
     }
 
+    /// Which process of the run has the rank now.
+    pub(super) fn life(&self, node: NodeId) -> NodeId {
+        self.nodes[node.index()].life
+    }
+
+    /// Nothing that was to happen to a process of this rank happens to the next.
+    pub(super) fn forget_plans_of(&mut self, rank: NodeId) {
+        self.queue.retain(|_, what| match what {
+            Happening::Step(node, _)
+            | Happening::Fault(node, ..)
+            | Happening::Timer(node, ..)
+            | Happening::Probed(node, ..)
+            | Happening::Killed(node)
+            | Happening::Joined(node)
+            | Happening::Installed(node, _) => *node != rank,
+            Happening::Delivered(_) | Happening::Knocks(_) | Happening::Agreed | Happening::Cluster(_) => {
+                true
+            }
+        });
+    }
+
     /// Runs to the end, and checks that nothing is left waiting.
     pub fn run(&mut self) -> Check {
         self.begin_all(START)?;
@@ -129,6 +161,9 @@ impl World {
                 When::At(at) => self.schedule(at, Happening::Killed(node)),
                 When::Nth(..) => {}
             }
+        }
+        for (index, join) in self.plan.joins.clone().into_iter().enumerate() {
+            self.schedule(join.at, Happening::Knocks(index));
         }
         for node in self.plan.view.members().iter() {
             self.lease_all(node)?;
@@ -187,6 +222,11 @@ impl World {
                 self.kill(node);
                 Ok(())
             }
+            Happening::Knocks(index) => {
+                self.knock(index);
+                Ok(())
+            }
+            Happening::Joined(node) => self.join(node),
             Happening::Agreed => {
                 self.agree();
                 Ok(())

@@ -3,7 +3,7 @@
 use super::cluster::{meet, with_cluster};
 use super::{Arguments, Outcome, Scenario, at, await_go, fact};
 use crate::harness::TOLD;
-use dsm_node::{Dsm, DsmBox, DsmMutex, DsmRef, Error, Shared};
+use dsm_node::{Dsm, DsmBox, DsmMutex, DsmRef, Error, LockError, Shared};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 pub(super) const SCENARIOS: &[(&str, Scenario)] =
@@ -16,9 +16,7 @@ struct Page {
     word: AtomicU64,
 }
 
-/// One page for each way in which a page can depend on the victim.
-#[derive(Shared)]
-#[repr(C)]
+/// One page for each way in which a page can depend on the victim, and two locks.
 struct Pages {
     /// Homed at the victim, which also wrote it last.
     both: DsmRef<Page>,
@@ -26,26 +24,32 @@ struct Pages {
     owned: DsmRef<Page>,
     /// Homed at the victim; another wrote it last.
     homed: DsmRef<Page>,
+    /// A lock whose memory another node wrote last.
+    kept: DsmRef<DsmMutex<u64>>,
+    /// A lock whose memory the victim wrote last.
+    gone: DsmRef<DsmMutex<u64>>,
 }
 
 /// What the survivors are at when the victim dies. Ranks behind the victim's take the roles in order.
-const ROLES: [&str; 5] = ["barrier", "lock", "touch", "compute", "leave"];
+const ROLES: [&str; 5] = ["barrier", "lock", "touch", "compute", "lost lock"];
 
-/// One node holds a lock and owns pages; the harness freezes it, lets the others need it, and kills it.
+/// Without replicas: one node holds two locks and owns pages; the harness freezes it, lets the others need it, and kills
+/// it. What it owned alone is lost, and all else goes on.
 fn death(arguments: &Arguments) -> Outcome {
     let victim = arguments.number("victim") as u32;
     let dsm = Dsm::join()?;
     let rank = dsm.rank();
-    let lock = dsm.root_ref("lock", |dsm| DsmMutex::new(dsm, 0_u64))?;
-    let pages = prepare(&dsm, victim, &lock)?;
-    let page = match arguments.text("page") {
-        "both" => pages.both,
-        "owned" => pages.owned,
-        "homed" => pages.homed,
+    let pages = prepare(&dsm, victim)?;
+    let (page, is_lost) = match arguments.text("page") {
+        "both" => (pages.both, true),
+        "owned" => (pages.owned, true),
+        "homed" => (pages.homed, false),
         other => panic!("there is no page {other:?}"),
     };
     if rank == victim {
-        let _held = lock.lock()?;
+        let mut gone = pages.gone.lock()?;
+        *gone = 2;
+        let _held = pages.kept.lock()?;
         at("ready");
         // The harness kills this process while it waits.
         await_go();
@@ -57,59 +61,84 @@ fn death(arguments: &Arguments) -> Outcome {
     await_go();
     at("busy");
     match role {
-        "barrier" => expect_lost(victim, dsm.barrier()),
-        "lock" => expect_lost(victim, lock.lock().map(|_| ()).map_err(Error::from)),
+        "barrier" => {}
+        "lock" => assert_eq!(*pages.kept.lock()?, 1, "nobody stored to it"),
+        "lost lock" => expect_lost(victim, pages.gone.lock().map(|_| ()).map_err(Error::from)),
         "touch" => {
             let found = page.word.load(Ordering::SeqCst);
-            panic!("a page that went with its node has {found}");
+            assert!(!is_lost, "a page that went with its node has {found}");
+            assert_eq!(found, 2, "what another wrote is still there");
         }
-        "compute" => {}
-        _ => {
-            expect_lost(victim, dsm.leave());
-            return Ok(());
-        }
+        _ => {}
     }
-    expect_lost(victim, dsm.barrier());
-    expect_lost(victim, dsm.root("another", |_| Ok(0_u64)));
-    expect_lost(victim, lock.try_lock().map(|_| ()).map_err(Error::from));
-    expect_lost(victim, lock.lock().map(|_| ()).map_err(Error::from));
-    expect_lost(victim, DsmMutex::new(&dsm, 0_u64));
-    expect_lost(victim, dsm.leave());
-    Ok(())
+    if role != "barrier" {
+        at(TOLD);
+    }
+    // Who was in the barrier when the victim died comes back from it with all others.
+    let view = dsm.barrier()?;
+    at(TOLD);
+    assert!(!view.members.contains(&victim), "{view:?}");
+    assert!(view.members.contains(&rank), "{view:?}");
+    *pages.kept.lock()? += 1;
+    expect_lost(victim, pages.gone.lock().map(|_| ()).map_err(Error::from));
+    let another = dsm.root("another", |dsm| DsmMutex::new(dsm, 0_u64))?;
+    *another.lock()? += 1;
+    meet(&dsm, "all have counted")?;
+    let survivors = dsm.barrier()?.members.len() as u64;
+    assert_eq!((*pages.kept.lock()?, *another.lock()?), (1 + survivors, survivors));
+    meet(&dsm, "all have looked")?;
+    at("leave");
+    dsm.leave()
 }
 
-/// Makes the pages depend on the victim. The victim takes the lock only after this.
-fn prepare(dsm: &Dsm, victim: u32, lock: &DsmMutex<u64>) -> Result<Pages, Error> {
+/// Makes pages and locks depend on the victim. The victim takes the locks only after this.
+fn prepare(dsm: &Dsm, victim: u32) -> Result<Pages, Error> {
     let other = (victim + 1) % dsm.size();
     let page =
         || -> Result<DsmRef<Page>, Error> { Ok(DsmBox::leak(dsm.alloc(Page { word: AtomicU64::new(1) })?)) };
     let own_of = |name: &str, rank: u32| -> Result<DsmRef<Page>, Error> {
-        if dsm.rank() == rank {
-            dsm.root(name, |_| page())?;
-        }
-        meet(dsm, name)?;
+        made_by(dsm, rank, name, page)?;
         // Everybody asks, the maker included: the answer is the same for all.
         dsm.root(name, |_| page()).copied()
     };
-    let both = own_of("both", victim)?;
-    let homed = own_of("homed", victim)?;
-    let owned = own_of("owned", other)?;
+    let lock_of = |name: &str, rank: u32| -> Result<DsmRef<DsmMutex<u64>>, Error> {
+        let lock = || DsmMutex::new(dsm, 1_u64);
+        made_by(dsm, rank, name, lock)?;
+        let lock = dsm.root_ref(name, |_| lock())?;
+        // The handle of the lock is on a page too, which a node that has not read it could not have later.
+        fact(name, format_args!("{:?}", *lock));
+        Ok(lock)
+    };
+    let pages = Pages {
+        both: own_of("both", victim)?,
+        homed: own_of("homed", victim)?,
+        owned: own_of("owned", other)?,
+        kept: lock_of("kept", other)?,
+        gone: lock_of("gone", victim)?,
+    };
     if dsm.rank() == victim {
-        both.word.store(2, Ordering::SeqCst);
-        owned.word.store(2, Ordering::SeqCst);
+        pages.both.word.store(2, Ordering::SeqCst);
+        pages.owned.word.store(2, Ordering::SeqCst);
     }
     if dsm.rank() == other {
-        homed.word.store(2, Ordering::SeqCst);
+        pages.homed.word.store(2, Ordering::SeqCst);
     }
-    // The handle of the lock is on a page too, which a node that has not read it could not have later.
-    fact("lock", format_args!("{lock:?}"));
     meet(dsm, "the pages are where they belong")?;
-    Ok(Pages { both, owned, homed })
+    Ok(pages)
 }
 
+/// Has `rank` make the object of a name.
+fn made_by<T: Shared>(dsm: &Dsm, rank: u32, name: &str, make: impl FnOnce() -> Result<T, Error>) -> Outcome {
+    if dsm.rank() == rank {
+        dsm.root(name, |_| make())?;
+    }
+    meet(dsm, name)
+}
+
+/// The call says that what it needed is lost, and whose it was, unless its home, which alone knew, died with it.
 fn expect_lost<T>(victim: u32, answer: Result<T, Error>) {
     match answer {
-        Err(Error::PeerLost { rank }) if rank == victim => at(TOLD),
+        Err(Error::Lost(lost)) => assert!(lost.last_owner.is_none_or(|owner| owner == victim), "{lost}"),
         Err(other) => panic!("rank {victim} died, but the call says: {other}"),
         Ok(_) => panic!("rank {victim} died, but the call was answered"),
     }
@@ -123,16 +152,17 @@ fn death_while_computing(arguments: &Arguments) -> Outcome {
     let word = dsm.root_ref("word", |_| Ok(AtomicU64::new(0)))?;
     meet(&dsm, "all start at once")?;
     at("working");
-    let error = loop {
+    // Without replicas the word may go with the victim, which ends this process, or the lock, which is told.
+    while dsm.view().members.contains(&victim) {
         word.fetch_add(1, Ordering::SeqCst);
         match lock.lock() {
             Ok(mut value) => *value += 1,
-            Err(error) => break Error::from(error),
+            Err(LockError::Lost(_)) => break,
+            Err(error) => return Err(error.into()),
         }
-    };
-    expect_lost::<()>(victim, Err(error));
-    expect_lost(victim, dsm.leave());
-    Ok(())
+    }
+    at(TOLD);
+    dsm.leave()
 }
 
 /// All nodes work until the harness says that it is enough, and then everything adds up.

@@ -7,6 +7,7 @@
 mod cluster;
 mod coherence;
 mod confine;
+mod crash;
 mod failure;
 mod history;
 mod join;
@@ -15,8 +16,11 @@ mod locks;
 mod memory;
 mod nemesis;
 mod oracle;
+mod outage;
 mod progress;
 mod roots;
+mod steps;
+mod stores;
 mod system_calls;
 
 use dsm_node::Error;
@@ -79,6 +83,7 @@ type Scenario = fn(&Arguments) -> Outcome;
 fn scenarios() -> Vec<(&'static str, Scenario)> {
     [
         coherence::SCENARIOS,
+        crash::SCENARIOS,
         litmus::SCENARIOS,
         failure::SCENARIOS,
         history::SCENARIOS,
@@ -87,8 +92,10 @@ fn scenarios() -> Vec<(&'static str, Scenario)> {
         memory::SCENARIOS,
         nemesis::SCENARIOS,
         oracle::SCENARIOS,
+        outage::SCENARIOS,
         progress::SCENARIOS,
         roots::SCENARIOS,
+        stores::SCENARIOS,
         system_calls::SCENARIOS,
     ]
     .concat()
@@ -142,6 +149,9 @@ fn kind_of(error: &Error) -> &'static str {
         Error::AlreadyJoined => "AlreadyJoined",
         Error::NotJoined => "NotJoined",
         Error::PeerLost { .. } => "PeerLost",
+        Error::Lost(_) => "Lost",
+        Error::Evicted { .. } => "Evicted",
+        Error::NoQuorum => "NoQuorum",
         Error::OutOfMemory { .. } => "OutOfMemory",
         Error::Busy { .. } => "Busy",
         Error::InCriticalSection { .. } => "InCriticalSection",

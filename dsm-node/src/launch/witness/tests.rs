@@ -1,5 +1,6 @@
 //! The witness over processes that only sleep, with their parts in the membership played here.
 
+use super::super::process::Process;
 use super::*;
 use crate::launch::process::Group;
 use crate::witness::Channel;

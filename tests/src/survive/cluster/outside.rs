@@ -51,6 +51,7 @@ impl World {
                 self.retire(node, index);
                 self.feed(node, Event::Command { call, command: Command::Unlock { lock, acquired } })
             }
+            Step::Ensure(page) => self.ask(node, index, Command::Ensure { page }),
             Step::Sync => self.ask(node, index, Command::Sync),
             Step::Barrier => self.ask(node, index, Command::Barrier),
         }

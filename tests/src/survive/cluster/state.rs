@@ -86,6 +86,8 @@ impl Cluster {
     pub fn draw(rng: &mut Rng, plan: &mut Plan, mutant: Option<Mutant>) -> Cluster {
         let settings = Trouble::settings(rng);
         let trouble = Trouble::draw(rng, plan, settings);
+        // Who has which rank does not change here: the launcher comes behind the nodes.
+        plan.joins.clear();
         let mut processes = Vec::new();
         let mut add = |rng: &mut Rng, identity: Identity| {
             let clock = Clock::draw(rng);

@@ -36,9 +36,10 @@ fn runs(what: &world::Happening) -> Runs {
         world::Happening::Fault(node, ..)
         | world::Happening::Timer(node, ..)
         | world::Happening::Probed(node, ..)
+        | world::Happening::Joined(node)
         | world::Happening::Installed(node, _) => Runs::Engine(node.index()),
         world::Happening::Delivered(said) => Runs::Engine(said.to.index()),
-        world::Happening::Killed(_) | world::Happening::Agreed => Runs::Nobody,
+        world::Happening::Killed(_) | world::Happening::Knocks(_) | world::Happening::Agreed => Runs::Nobody,
         world::Happening::Cluster(what) => match what {
             Happening::Told(process, _) | Happening::Arrived(process, ..) | Happening::Alarm(process, _) => {
                 Runs::Engine(*process)

@@ -1,0 +1,93 @@
+//! Becoming known to a cluster that runs: a connection to each of its members, over which they may let this node in.
+//!
+//! ```text
+//!  candidate              any member            the other members
+//!    |------ Join --------->|                        |
+//!    |<-- Welcome, Runs ----|                        |      who is a member
+//!    |------ Enter -------->|                        |      to each of them: a link, and where the candidate listens
+//!    |--------------------------- Enter ------------>|
+//! ```
+//! Who becomes a member when is agreed on over these links, by the membership.
+
+use super::acceptor::HANDSHAKE_PATIENCE;
+use super::endpoint::Endpoint;
+use super::form::{Former, LEASES_UNTIL_FREE};
+use super::gate::{Cluster, Gate, Member};
+use super::handshake::{Hello, Purpose, Refusal, Running};
+use super::link::Link;
+use super::reconnect::{CallError, back_off, call, hello};
+use super::stream::Stream;
+use crate::error::Error;
+use dsm_core::NodeId;
+use dsm_core::limits::NODES_MAX;
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+impl Former {
+    /// The cluster that `host` tells of.
+    pub(super) fn read_running(&self, running: Running, host: &Stream) -> Result<Cluster, Error> {
+        let Running { cluster, nodes, witness, peers } = running;
+        let mut members = BTreeMap::new();
+        for (rank, incarnation, text, habitat) in peers {
+            let endpoint: Endpoint =
+                text.parse().map_err(|error| self.fail(format!("its table: {error}")))?;
+            let endpoint = if endpoint.is_unspecified() {
+                endpoint.at_host_of(host.peer_endpoint().as_ref().unwrap_or(&self.formation.rendezvous))
+            } else {
+                endpoint
+            };
+            if rank.index() >= NODES_MAX || rank == self.formation.rank {
+                return Err(self.fail(format!("its table has {rank}")));
+            }
+            members.insert(rank, Member { incarnation, endpoint, habitat });
+        }
+        Ok(Cluster { id: cluster, nodes, witness, members })
+    }
+
+    /// Connects to all members. One that cannot be reached may be about to be missed by the others, too.
+    pub(super) fn enter(&mut self, gate: &Gate, cluster: &Cluster, advertised: &str) -> Result<(), Error> {
+        let hello = hello(gate, Purpose::Enter { cluster: cluster.id }, advertised.to_owned());
+        let mut failures = Vec::new();
+        for (peer, member) in &cluster.members {
+            // A page fits into memory, so its size fits.
+            let mut link = Link::new(*peer, self.formation.terms.page_size as usize);
+            gate.count_in(*peer, link.received_handle());
+            let connected = self
+                .call_until_free(&hello, *peer, member)
+                .map_err(|error| error.to_string())
+                .and_then(|stream| link.attach(stream, 0).map_err(|error| error.to_string()));
+            if let Err(cause) = connected {
+                failures.push(format!("{peer} at {}: {cause}", member.endpoint));
+            }
+            if let Some(place) = self.links.get_mut(peer.index()) {
+                *place = Some(link);
+            }
+        }
+        // Ranks of the beginning that are no members any more.
+        for rank in (0..NODES_MAX).filter_map(|rank| u16::try_from(rank).ok()).map(NodeId) {
+            if !cluster.members.contains_key(&rank) {
+                self.links[rank.index()] = None;
+            }
+        }
+        if failures.len() == cluster.members.len() {
+            return Err(self.fail(format!("no member can be reached: {}", failures.join("; "))));
+        }
+        Ok(())
+    }
+
+    /// Calls a member. One that has not heard yet that this node's predecessor is gone, will in a moment.
+    fn call_until_free(&self, hello: &Hello, peer: NodeId, member: &Member) -> Result<Stream, CallError> {
+        let freed_by = self.deadline.min(Instant::now() + hello.terms.lease * LEASES_UNTIL_FREE);
+        let mut pauses = back_off();
+        loop {
+            let left = self.deadline.saturating_duration_since(Instant::now());
+            match call(hello, peer, member, left.min(HANDSHAKE_PATIENCE)) {
+                Ok((stream, _)) => return Ok(stream),
+                Err(CallError::Refused(Refusal::Taken { .. })) if Instant::now() < freed_by => {
+                    std::thread::sleep(pauses.next().unwrap_or_default());
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+}
