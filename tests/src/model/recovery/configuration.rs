@@ -119,6 +119,7 @@ pub const RECOVERIES: [Configuration; 7] = [
             &[Task::Load(1), Task::Load(0), Task::Store(1)],
             &[],
         ],
+        states: 35_249,
         ..PLAIN
     },
     Configuration {
@@ -126,6 +127,7 @@ pub const RECOVERIES: [Configuration; 7] = [
         what: "2 pages that were committed, 3 nodes, a writer, and a reader that writes; 1 crash at any point",
         programs: &[&[Task::Store(0), Task::Store(1)], &[Task::Load(1), Task::Store(0)], &[]],
         prologue: &[(0, Task::Store(0)), (1, Task::Load(0)), (0, Task::Store(1))],
+        states: 14_827,
         ..PLAIN
     },
     Configuration {
@@ -133,6 +135,7 @@ pub const RECOVERIES: [Configuration; 7] = [
         what: "1 page that moves from writer to writer to reader; 1 crash at any point",
         homes: &[2],
         programs: &[&[Task::Store(0), Task::Store(0)], &[Task::Store(0)], &[Task::Load(0), Task::Store(0)]],
+        states: 69_331,
         ..PLAIN
     },
     Configuration {
@@ -141,6 +144,26 @@ pub const RECOVERIES: [Configuration; 7] = [
         homes: &[2, 2],
         programs: &[SECTION, SECTION, &[]],
         domain: true,
+        states: 9_247,
+        ..PLAIN
+    },
+    Configuration {
+        name: "crash-section-twice",
+        what: "a domain of 2 pages that was used, a section on 1 of 3 nodes; 2 crashes with re-replication between",
+        homes: &[2, 2],
+        programs: &[SECTION, &[], &[]],
+        prologue: &[
+            (0, Task::Lock),
+            (0, Task::Look),
+            (0, Task::Count(0)),
+            (0, Task::Count(1)),
+            (0, Task::Unlock),
+            (0, Task::Sync),
+        ],
+        crashes: 2,
+        when: Crashes::Apart,
+        domain: true,
+        states: 765,
         ..PLAIN
     },
     Configuration {
@@ -151,6 +174,7 @@ pub const RECOVERIES: [Configuration; 7] = [
         victims: &[0, 1, 2, 3],
         crashes: 2,
         when: Crashes::Apart,
+        states: 162_190,
         ..PLAIN
     },
     Configuration {
@@ -161,17 +185,7 @@ pub const RECOVERIES: [Configuration; 7] = [
         victims: &[0, 1, 2, 3],
         crashes: 2,
         when: Crashes::Apart,
-        long: true,
-        ..PLAIN
-    },
-    Configuration {
-        name: "crash-both-long",
-        what: "1 page with 2 replicas, 4 nodes, a writer and a reader; 2 crashes at any point",
-        homes: &[3],
-        replicas: 2,
-        programs: &[&[Task::Store(0)], &[Task::Load(0)], &[], &[]],
-        victims: &[0, 1, 2, 3],
-        crashes: 2,
+        states: 469_256,
         long: true,
         ..PLAIN
     },
