@@ -306,5 +306,3 @@ fn nodes_end_with_their_launcher() {
     assert_eq!(lines.find(|line| line.contains(TOLD)), None);
     assert!(killed.elapsed() < SLACK, "it took {:?}", killed.elapsed());
 }
-
-// Here belongs, once nodes can join a running cluster: a join while commits are in flight.

@@ -6,6 +6,7 @@
 
 mod cluster;
 mod coherence;
+mod comers;
 mod confine;
 mod crash;
 mod failure;
@@ -83,6 +84,7 @@ type Scenario = fn(&Arguments) -> Outcome;
 fn scenarios() -> Vec<(&'static str, Scenario)> {
     [
         coherence::SCENARIOS,
+        comers::SCENARIOS,
         crash::SCENARIOS,
         litmus::SCENARIOS,
         failure::SCENARIOS,
