@@ -213,7 +213,8 @@ fn a_rank_is_refused_while_the_old_one_may_live() {
     let late = scenario!("join").env("DSM_JOIN_TIMEOUT", "1s").as_late_comer(1, 3, &address);
     let late = late.env("DSM_LEASE", "60000ms").region_size(64 << 20).start().finish();
     late.expect_code(0, 1);
-    assert_eq!(late.fact(0, "error kind"), "Refused", "{late}");
+    // It is told so, or waits in vain for a node that is stopped to say that it is gone.
+    assert!(["Refused", "Rendezvous"].contains(&late.fact(0, "error kind")), "{late}");
     (0..3).for_each(|rank| running.go(rank));
     running.thaw(1);
     check_items(&running.finish(), &[0, 1, 2]);

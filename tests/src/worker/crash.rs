@@ -269,10 +269,10 @@ pub(super) fn count(common: &Common, dsm: &Dsm, seen: &Seen, starters: &[u32]) -
     tell_all("moves", to.moves);
     drop(to);
     drop(from);
-    for rank in 0..dsm.size() as usize {
+    for (rank, items) in items.iter().enumerate().take(dsm.size() as usize) {
         look(common, dsm, seen, rank)?;
         let cause = dsm.ensure(common.causes)?[rank].word.load(Ordering::Relaxed);
-        assert!(cause >= items[rank], "rank {rank}: {} items, but {cause} before them", items[rank]);
+        assert!(cause >= *items, "rank {rank}: {items} items, but {cause} before them");
     }
     for rank in starters {
         let before = dsm.ensure(common.before)?[*rank as usize].word.load(Ordering::Relaxed);
