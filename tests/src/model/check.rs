@@ -117,7 +117,10 @@ pub(super) fn shortest<M: Checked>(model: impl Fn() -> M) -> Option<Counterexamp
     }
 }
 
-fn failure<M: Checked>(checker: &impl Checker<M>) -> Option<(&'static str, Path<M::State, M::Action>)> {
+/// A broken property, and the way to where it is.
+type Broken<M> = (&'static str, Path<<M as Model>::State, <M as Model>::Action>);
+
+fn failure<M: Checked>(checker: &impl Checker<M>) -> Option<Broken<M>> {
     let mut failures: Vec<_> = checker
         .discoveries()
         .into_iter()

@@ -19,8 +19,8 @@ impl World {
 
     /// The rank that a process is let in with, besides those that are let in at the same time.
     pub(super) fn rank_for(&self, index: usize, taken: &BTreeMap<NodeId, usize>) -> NodeId {
-        let dead = self.nodes.iter().filter(|node| node.dead).map(|node| node.me);
-        let again = dead.filter(|rank| !taken.contains_key(rank)).last();
+        let mut dead = self.nodes.iter().filter(|node| node.dead).map(|node| node.me);
+        let again = dead.rfind(|rank| !taken.contains_key(rank));
         let ranks = self.nodes.len() + taken.keys().filter(|rank| rank.index() >= self.nodes.len()).count();
         let fresh = NodeId(u16::try_from(ranks).unwrap_or(u16::MAX));
         again.filter(|_| self.plan.joins[index].again).unwrap_or(fresh)
@@ -94,7 +94,7 @@ impl World {
     /// The process of this rank that died last; if none did, the one that lives.
     pub(super) fn last_dead(&self, rank: NodeId) -> NodeId {
         let is_it = |node: &&SimNode| node.me == rank && node.dead;
-        let dead = self.graves.iter().chain(&self.nodes).filter(is_it).last();
+        let dead = self.graves.iter().chain(&self.nodes).rfind(is_it);
         dead.map_or(self.life(rank), |node| node.life)
     }
 }

@@ -254,15 +254,14 @@ impl Turn<'_> {
                 }
             }
         }
-        let survived = if self.cluster.configuration.domain {
+        if self.cluster.configuration.domain {
             self.state
                 .truth
                 .domain_recovered([words[0], words[1]])
                 .map_err(|what| (Rule::SectionsAreWhole, what))
         } else {
             self.state.truth.recovered(&words).map_err(|what| (Rule::SeenSurvives, what))
-        };
-        survived
+        }
     }
 
     pub(super) fn known(&self, page: PageId) -> Check<Slot> {
