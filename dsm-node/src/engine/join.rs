@@ -27,7 +27,6 @@ use nix::sys::eventfd::{EfdFlags, EventFd};
 use std::collections::{HashMap, VecDeque};
 use std::fs;
 use std::hash::{BuildHasher, Hasher, RandomState};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -183,11 +182,10 @@ impl Engine {
 /// pages could neither go on nor be told.
 fn start(engine: Engine) -> Result<JoinHandle<()>> {
     let rank = engine.me.rank();
-    let run = move || match catch_unwind(AssertUnwindSafe(|| engine.run())) {
-        Ok(Ok(())) => {}
-        Ok(Err(error)) => signals::die(&format!("rank {rank}: the engine failed: {error}")),
-        // The panic's own message is out already.
-        Err(_) => signals::die(&format!("rank {rank}: the engine panicked; the process ends")),
+    let run = move || {
+        if let Err(error) = engine.run() {
+            signals::die(&format!("rank {rank}: the engine failed: {error}"));
+        }
     };
     thread::Builder::new()
         .name(String::from(THREAD_NAME))

@@ -104,10 +104,39 @@ pub(super) struct Engine {
     stopping: bool,
 }
 
+/// Ends the process if its thread panics.
+struct Deadly {
+    rank: u32,
+}
+
+impl Drop for Deadly {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            // The panic's own message is out already.
+            signals::die(&format!("rank {}: the engine panicked; the process ends", self.rank));
+        }
+    }
+}
+
 impl Engine {
-    /// Runs until told to stop. An error is one that leaves memory in doubt: the process must not go on.
+    /// Runs until told to stop. An error is one that leaves memory in doubt, and so is a panic: the process ends with
+    /// either, before the program can see that there is no engine any more.
     fn run(mut self) -> Result<()> {
+        // Dropped before the engine is, whose end the program's threads would notice.
+        let _deadly = Deadly { rank: self.me.rank() };
         priority::wake_early();
+        if let Err(error) = self.serve() {
+            signals::die(&format!("rank {}: the engine failed: {error}", self.me.rank()));
+        }
+        if self.members.ended.is_some() {
+            // Nobody expects anything of this node. Who waits for a call learns that no answer comes.
+            self.region.detach();
+            return Ok(());
+        }
+        self.say_goodbye()
+    }
+
+    fn serve(&mut self) -> Result<()> {
         self.begin_membership()?;
         self.flush_all();
         while !self.stopping {
@@ -118,12 +147,7 @@ impl Engine {
             self.flush_all();
             self.faults.note_clocks();
         }
-        if self.members.ended.is_some() {
-            // Nobody expects anything of this node. Who waits for a call learns that no answer comes.
-            self.region.detach();
-            return Ok(());
-        }
-        self.say_goodbye()
+        Ok(())
     }
 
     /// Waits until something happens, for `patience` at most, and turns to each source at which something has.
