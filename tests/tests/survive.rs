@@ -32,6 +32,42 @@ fn a_seed_is_the_same_run_every_time() {
     }
 }
 
+#[test]
+fn a_node_may_die_at_any_place_that_has_a_name() {
+    const PLACES: [&str; 18] = [
+        "send:Grant",
+        "sent:Grant",
+        "receive:Grant",
+        "received:Confirm",
+        "send:Commit::Page",
+        "sent:Commit::End",
+        "receive:Commit::End",
+        "received:Commit::Ack",
+        "send:Commit::Release",
+        "sent:Ack",
+        "receive:Invalidate",
+        "send:Report",
+        "received:Report::Ready",
+        "protect",
+        "install",
+        "copy",
+        "apply",
+        "twin",
+    ];
+    let deaths = |options: &Options| -> u64 {
+        (0..20)
+            .map(|seed| survive::run(seed, options).unwrap_or_else(|failure| panic!("{failure}")).deaths)
+            .sum()
+    };
+    let planned = deaths(&Options::default());
+    let mut met = 0;
+    for (place, nth) in PLACES.into_iter().zip([3, 7, 11].into_iter().cycle()) {
+        let doom = format!("1:{place}@{nth}=kill").parse().expect("it is a failpoint");
+        met += u64::from(deaths(&Options { doom: Some(doom), ..Options::default() }) > planned);
+    }
+    assert!(met >= 15, "{met} of {} places were met before the planned deaths", PLACES.len());
+}
+
 /// What the oracle says of a mutant, in one of these ways at least.
 fn signs(mutant: Mutant) -> &'static [&'static str] {
     match mutant {

@@ -3,7 +3,7 @@
 //! Ends with one line of counts; with exit 1 and the seed on a failure, with exit 2 on a usage error.
 
 use clap::Parser;
-use dsm_tests::survive::{self, Counts, Failure, Mutant, Options, sweep};
+use dsm_tests::survive::{self, Counts, Doom, Failure, Mutant, Options, sweep};
 use std::io::{self, Write};
 use std::ops::Range;
 use std::process::ExitCode;
@@ -29,6 +29,9 @@ struct Arguments {
     /// Plants a deliberate fault, which is to be found; see `survive::Mutant`.
     #[arg(long, value_name = "NAME", value_parser = mutant)]
     mutant: Option<Mutant>,
+    /// Has a node die, or lose a message, at a failpoint, such as 1:send:Grant@3=kill; see `dsm_core::failpoint`.
+    #[arg(long, value_name = "RANK:FAILPOINT")]
+    failpoint: Option<Doom>,
     /// How many seeds run at the same time; by default as many as there are cores.
     #[arg(long, value_name = "THREADS")]
     jobs: Option<usize>,
@@ -40,7 +43,7 @@ fn mutant(name: &str) -> Result<Mutant, String> {
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    let options = Options { mutant: arguments.mutant, echo: arguments.trace };
+    let options = Options { mutant: arguments.mutant, echo: arguments.trace, doom: arguments.failpoint };
     let range = arguments.seed.map_or(arguments.seeds.clone(), |seed| seed..seed + 1);
     let jobs = arguments.jobs.or_else(|| thread::available_parallelism().ok().map(Into::into)).unwrap_or(1);
     let run = |seed| survive::run(seed, &options);

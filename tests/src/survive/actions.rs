@@ -5,6 +5,7 @@ use super::mutant::Mutant;
 use super::node::{Frame, State, slot};
 use super::plan::WORDS;
 use super::world::{Happening, World};
+use dsm_core::failpoint::{Moment, change};
 use dsm_core::{Access, Action, Message, NodeId, PageId, Payload, Progress, Replication, Source};
 
 /// What is in a frame that was used for something else.
@@ -15,6 +16,9 @@ const PROBE_NS_MAX: u64 = 2_000;
 
 impl World {
     pub(super) fn carry_out(&mut self, node: NodeId, action: Action) -> Check {
+        if let Some(name) = change(&action) {
+            self.come_to(node, Moment::Change, name);
+        }
         match action {
             Action::Protect { page, access } => {
                 let emptied = self.is_emptied(node);

@@ -22,6 +22,7 @@ mod network;
 mod node;
 mod oracle;
 mod plan;
+mod points;
 mod sweep;
 mod threads;
 mod world;
@@ -31,6 +32,7 @@ use crate::sim::panics::caught;
 pub use counts::Counts;
 use dsm_core::Time;
 pub use mutant::Mutant;
+pub use points::Doom;
 use std::fmt;
 pub use sweep::sweep;
 use world::World;
@@ -39,12 +41,14 @@ use world::World;
 type Check<T = ()> = Result<T, String>;
 
 /// How to run a seed.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Options {
     /// A deliberate fault, which the run should then report.
     pub mutant: Option<Mutant>,
     /// Whether a trace is printed as the run goes.
     pub echo: bool,
+    /// A node that dies at a place that has a name.
+    pub doom: Option<Doom>,
 }
 
 /// A run in which something was not as it must be.
@@ -95,6 +99,7 @@ pub fn run(seed: u64, options: &Options) -> Result<Counts, Box<Failure>> {
 
 fn attempt(seed: u64, options: &Options, tracing: Tracing) -> Result<Counts, Box<Failure>> {
     let mut world = World::new(seed, options.mutant, tracing);
+    world.doom.clone_from(&options.doom);
     let outcome = caught(|| world.run());
     let (time, counts, trace) = world.into_parts();
     match outcome {

@@ -6,6 +6,7 @@ use super::mutant::Mutant;
 use super::node::{Frame, slot};
 use super::plan::{Trigger, WORDS};
 use super::world::{Happening, World};
+use dsm_core::failpoint::Moment;
 use dsm_core::{Access, Commit, Event, Landing, Message, NodeId, Payload, Time, ViewId, wire};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -56,6 +57,10 @@ pub struct Said {
 impl World {
     pub(super) fn send(&mut self, from: NodeId, to: NodeId, message: Message, body: Option<Frame>) {
         let view = self.nodes[from.index()].installed;
+        let name = message.name();
+        if self.come_to(from, Moment::Send, name) {
+            return;
+        }
         if matches!(message, Message::Grant { payload: Payload::Bytes, .. }) {
             self.does(from, Trigger::Serves);
         } else if matches!(message, Message::Commit(Commit::End { .. })) {
@@ -73,6 +78,7 @@ impl World {
         if let Some(said) = said {
             self.carry(said);
         }
+        self.come_to(from, Moment::Sent, name);
     }
 
     pub(super) fn carry(&mut self, said: Said) {
@@ -135,6 +141,10 @@ impl World {
             return Ok(());
         }
         self.is_fenced(&said)?;
+        let name = said.message.name();
+        if self.come_to(to, Moment::Receive, name) {
+            return Ok(());
+        }
         if self.mutant == Some(Mutant::CopiesLate)
             && let Message::Commit(Commit::Page { page, .. }) = said.message
             && !self.nodes[from.index()].twins.contains_key(&page)
@@ -147,7 +157,9 @@ impl World {
         if let Message::Commit(Commit::Ack { .. }) = said.message {
             self.does(to, Trigger::IsAcked);
         }
-        self.feed(to, Event::Received { from, message: said.message })
+        self.feed(to, Event::Received { from, message: said.message })?;
+        self.come_to(to, Moment::Received, name);
+        Ok(())
     }
 
     /// The sender dies while the bytes behind a message go over the wire: some of them have come, and where they went

@@ -9,6 +9,7 @@ use super::network::{Network, Said};
 use super::node::SimNode;
 use super::oracle::Oracle;
 use super::plan::{Plan, When};
+use super::points::Doom;
 use crate::sim::Tracing;
 use crate::sim::rng::Rng;
 use crate::sim::trace::Trace;
@@ -60,6 +61,8 @@ pub struct World {
     pub(super) lies: Lies,
     /// The agreement on views; without it they come by decree.
     pub(super) cluster: Option<Box<Cluster>>,
+    /// A node that dies at a place that has a name.
+    pub(super) doom: Option<Doom>,
     queue: BTreeMap<(Time, u64), Happening>,
     scheduled: u64,
 }
@@ -98,6 +101,7 @@ impl World {
             mutant,
             lies: Lies::default(),
             cluster: None,
+            doom: None,
             queue: BTreeMap::new(),
             scheduled: 0,
             plan,
