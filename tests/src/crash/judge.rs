@@ -99,8 +99,9 @@ pub(super) fn judge(plan: &Plan, report: &Report) -> Tally {
     for name in ["items", "moves"] {
         check_counts(plan, report, name, &counting);
     }
-    if is_complete && died_at_work(&dead, report) {
-        report.check_pages_of(&alive.collect::<Vec<_>>(), 0);
+    let alive: Vec<usize> = alive.collect();
+    if is_complete && alive.first().is_some_and(|survivor| died_at_work(&dead, *survivor, report)) {
+        report.check_pages_of(&alive, 0);
     }
     for rank in 0..report.nodes.len() {
         let acked = said_number(report, rank, "acked");
@@ -133,9 +134,10 @@ fn check_counts(plan: &Plan, report: &Report, name: &str, counting: &[usize]) {
     }
 }
 
-/// Whether nobody died after the others had looked at their pages.
-fn died_at_work(dead: &[usize], report: &Report) -> bool {
-    dead.iter().all(|rank| report.said(*rank, "members").is_none())
+/// Whether nobody who died was there when the others looked at their pages.
+fn died_at_work(dead: &[usize], survivor: usize, report: &Report) -> bool {
+    let members = report.fact(survivor, "members");
+    members.split(',').filter_map(|rank| rank.parse().ok()).all(|rank: usize| !dead.contains(&rank))
 }
 
 fn said_number(report: &Report, rank: usize, name: &str) -> u64 {

@@ -36,7 +36,11 @@ impl Report {
             read_directory(self.fact(*rank, &format!("directory {round}")), &mut directory);
         }
         let pages = access.values().map(|node| node.len()).max().unwrap_or(0);
-        let touched = (0..pages).filter(|page| check_page(&access, &directory, owners, round, *page)).count();
+        let is_touched = |page: &usize| {
+            let checked = check_page(&access, &directory, owners, *page);
+            checked.unwrap_or_else(|wrong| panic!("round {round}, page {page}: {wrong}: {self}"))
+        };
+        let touched = (0..pages).filter(is_touched).count();
         assert!(touched > 0, "the nodes touched no pages: {self}");
     }
 }
@@ -50,22 +54,22 @@ enum Owners {
     MayHaveAccess,
 }
 
-/// Whether the page was touched.
+/// Whether the page was touched; what is wrong with it.
 fn check_page(
     access: &BTreeMap<usize, &[u8]>,
     directory: &BTreeMap<usize, Holders>,
     owners: Owners,
-    round: u64,
     page: usize,
-) -> bool {
+) -> Result<bool, String> {
     let letters: Vec<(usize, u8)> = access.iter().map(|(rank, node)| (*rank, node[page])).collect();
     let with = |letter| letters.iter().filter(move |(_, one)| *one == letter).map(|(rank, _)| *rank);
     let (writers, readers): (Vec<usize>, Vec<usize>) = (with(b'w').collect(), with(b'r').collect());
-    assert!(writers.len() <= 1, "round {round}, page {page}: {writers:?} write");
-    assert!(writers.is_empty() || readers.is_empty(), "round {round}, page {page}: {letters:?}");
+    if writers.len() > 1 || !writers.is_empty() && !readers.is_empty() {
+        return Err(format!("{writers:?} write, {readers:?} read"));
+    }
     let Some((owner, copies)) = directory.get(&page) else {
-        assert!(writers.is_empty() && readers.is_empty(), "round {round}: page {page} is in no directory");
-        return false;
+        let is_untouched = writers.is_empty() && readers.is_empty();
+        return if is_untouched { Ok(false) } else { Err(String::from("it is in no directory")) };
     };
     let is_mapped = |owner: &usize| letters.iter().any(|(rank, letter)| rank == owner && *letter != b'-');
     let owner_found = owner.filter(|owner| owners == Owners::HaveAccess || is_mapped(owner));
@@ -73,9 +77,11 @@ fn check_page(
     holders.sort_unstable();
     let mut found: Vec<usize> = writers.iter().copied().chain(readers).collect();
     found.sort_unstable();
-    assert_eq!(holders, found, "round {round}, page {page}: directory {owner:?} {copies:?}");
-    assert!(writers.is_empty() || writers == owner.iter().copied().collect::<Vec<_>>(), "page {page}");
-    true
+    let is_owners = writers.iter().all(|writer| *owner == Some(*writer));
+    if holders == found && is_owners {
+        return Ok(true);
+    }
+    Err(format!("directory {owner:?} {copies:?}, but {writers:?} write and {found:?} have access"))
 }
 
 fn read_directory(text: &str, directory: &mut BTreeMap<usize, Holders>) {
