@@ -24,6 +24,7 @@ fn three_hundred_seeds_run_clean() {
     assert!(members.killed > 100 && members.evicted > 20 && members.without_quorum > 5, "{total}");
     assert!(nodes.recoveries > 100 && nodes.records > 50_000 && nodes.lost > 500, "{total}");
     assert!(nodes.inherited > 10 && nodes.compared > 500, "{total}");
+    assert!(nodes.ensured > 5000 && nodes.refused > 20, "{total}");
     assert!(tally.stopped > 150 && tally.frozen > 100 && tally.postponed > 5000, "{total}");
     assert!(tally.stale > 10 && tally.stalled > 100, "{total}");
 }

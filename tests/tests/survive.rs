@@ -18,7 +18,8 @@ fn three_thousand_seeds_run_clean() {
     }
     assert_eq!(total.seeds, SEEDS);
     // The seeds must not come to be idle by some change of the plan.
-    assert!(total.deaths > 2000 && total.recoveries > 2000, "{total}");
+    assert!(total.deaths > 2000 && total.joins > 1500 && total.recoveries > 2000, "{total}");
+    assert!(total.ensured > 10_000 && total.refused > 300, "{total}");
     assert!(total.records > 50_000 && total.torn > 20 && total.lost > 5000, "{total}");
     assert!(total.sections > 20_000 && total.inherited > 200 && total.compared > 5000, "{total}");
 }
