@@ -66,17 +66,19 @@ impl Former {
         let bytes = encode(gate.rank, &hello)
             .map_err(|error| Error::Config(format!("the types of this program: {error}")))?;
         // A predecessor that died is a member until the others have agreed that it is none.
-        let freed_by = Instant::now() + gate.terms.lease * LEASES_UNTIL_FREE;
+        let freed_by = self.deadline.min(Instant::now() + gate.terms.lease * LEASES_UNTIL_FREE);
         let mut pauses = back_off();
         loop {
+            let pause = pauses.next().unwrap_or_default();
             host.send_all(&bytes, self.deadline).map_err(|error| self.fail(error.to_string()))?;
             match hear::<Answer>(&host, self.deadline).map_err(|error| self.failed_handshake(error))? {
                 Answer::Welcome { .. } => {
                     let outcome = hear(&host, self.deadline + OUTCOME_PATIENCE);
                     return Ok((host, outcome.map_err(|error| self.failed_handshake(error))?));
                 }
-                Answer::Refused(Refusal::Taken { .. }) if Instant::now() < freed_by => {
-                    std::thread::sleep(pauses.next().unwrap_or_default());
+                // As long as it can ask once more in time: the reason is told then, and not that time ran out.
+                Answer::Refused(Refusal::Taken { .. }) if Instant::now() + 2 * pause < freed_by => {
+                    std::thread::sleep(pause);
                     host = self.reach_rendezvous()?;
                 }
                 Answer::Refused(refusal) => {

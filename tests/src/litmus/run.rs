@@ -23,6 +23,9 @@ use std::time::{Duration, Instant};
 /// How often the runner looks whether the threads of a run have moved.
 const LOOK: Duration = Duration::from_millis(100);
 
+/// How long the others may go on after a node has died, to say what they have to say.
+const GRACE: Duration = Duration::from_secs(2);
+
 /// How long nodes may take to end once they have closed their output.
 const END_MAX: Duration = Duration::from_secs(30);
 
@@ -166,6 +169,8 @@ impl Run {
             .env(PLAN_VARIABLE, text)
             .env("DSM_PAGE_SIZE", PAGE_SIZE.to_string())
             .output(Output::Lines(sender))
+            // A shape needs all of its nodes: where one has died, the others wait for it in vain.
+            .grace(GRACE)
             .spawn()
             .map_err(|error| Failure(format!("{}: the nodes cannot be started: {error}", title(&plan))))?;
         let is_sequential = options.mutant == Some(Mutant::SequentialJudge);
