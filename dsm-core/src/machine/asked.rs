@@ -4,7 +4,7 @@ use super::{Machine, Ordered};
 use crate::access::{Access, Want};
 use crate::action::{Action, Replication, Reply};
 use crate::event::{Command, Event};
-use crate::ids::{CallId, PageId, RecordId};
+use crate::ids::{CallId, LockId, PageId, RecordId};
 use crate::message::Lost;
 use crate::outbox::Outbox;
 use crate::recovery::Phase;
@@ -49,6 +49,11 @@ impl Machine {
             Command::Barrier | Command::Leave | Command::RootPublish { .. } | Command::Sync => {
                 self.order(call, command, out)
             }
+            // Whoever does not wait would be told that this node has the lock, which it has given up: its home hears of
+            // that only once what the section stored is replicated.
+            Command::Lock { lock, wait: false } if self.is_giving_up(lock) => {
+                self.ordered.push_back(Ordered { after: RecordId::NONE, call, command });
+            }
             Command::Lock { .. }
             | Command::LockWithdraw { .. }
             | Command::RootClaim { .. }
@@ -56,6 +61,28 @@ impl Machine {
             | Command::SpanLease { .. }
             | Command::SpanFind { .. } => self.calls.command(call, command, out),
         }
+    }
+
+    /// Whether this node has ended a section of `lock` whose release waits for a record.
+    fn is_giving_up(&self, lock: LockId) -> bool {
+        self.ordered.iter().any(|ordered| match ordered.command {
+            Command::Unlock { lock: other, .. } => other == lock,
+            Command::UnlockTogether { .. }
+            | Command::Lock { .. }
+            | Command::LockWithdraw { .. }
+            | Command::Cover { .. }
+            | Command::Ensure { .. }
+            | Command::Sync
+            | Command::Barrier
+            | Command::Leave
+            | Command::RootClaim { .. }
+            | Command::RootPublish { .. }
+            | Command::RootAbandon { .. }
+            | Command::SpanLease { .. }
+            | Command::SpanReturn { .. }
+            | Command::SpanFind { .. }
+            | Command::Free { .. } => false,
+        })
     }
 
     /// What a command asks for, if that is lost. It stays lost: no answer is later than this.
@@ -103,6 +130,8 @@ impl Machine {
             let Some(Ordered { call, command, .. }) = self.ordered.pop_front() else { break };
             if command == Command::Sync {
                 out.act(Action::Complete { call, reply: Reply::Synced });
+            } else if let Some(lost) = self.asks_for_lost(&command) {
+                out.act(Action::Complete { call, reply: Reply::Lost(lost) });
             } else {
                 self.calls.command(call, command, out);
             }

@@ -8,8 +8,8 @@ mod stores;
 
 use cluster::{Cluster, Said};
 use dsm_core::{
-    Access, Action, Command, Commit, Copyset, Event, LockId, Message, NodeId, PageId, Reply, RootAnswer,
-    SpanOwner, SpanRange, Want,
+    Access, Action, CallId, Command, Commit, Copyset, Event, LockId, Message, NodeId, PageId, Reply,
+    RootAnswer, SpanOwner, SpanRange, Want,
 };
 use std::collections::BTreeMap;
 
@@ -24,6 +24,23 @@ fn a_killed_owners_committed_page_is_served_by_its_buddy() {
     assert!(cluster.machines[1].owns(page), "its buddy has it");
     assert_eq!(cluster.load(2, page), Some(7));
     assert!(cluster.machines[1].is_fully_replicated() && cluster.machines[2].is_fully_replicated());
+}
+
+#[test]
+fn a_lock_whose_release_waits_for_a_record_can_be_had_again_without_waiting() {
+    let mut cluster = Cluster::new(3, 1);
+    let page = cluster.page_at(2);
+    let lock = LockId(cluster.geometry.address_of(page));
+    let (acquired, _) = cluster.lock(0, lock);
+    cluster.store(0, page, 1);
+    // Nothing is delivered in between: the record of the section is on its way.
+    let unlock = Event::Command { call: CallId(1000), command: Command::Unlock { lock, acquired } };
+    cluster.step(NodeId(0), unlock);
+    let again = CallId(1001);
+    let command = Command::Lock { lock, wait: false };
+    cluster.step(NodeId(0), Event::Command { call: again, command });
+    cluster.settle();
+    assert_eq!(cluster.replies(again), [Reply::Locked { recovered: None }]);
 }
 
 #[test]
