@@ -119,7 +119,7 @@ pub const RECOVERIES: [Configuration; 7] = [
             &[Task::Load(1), Task::Load(0), Task::Store(1)],
             &[],
         ],
-        states: 35_249,
+        states: 44_043,
         ..PLAIN
     },
     Configuration {
@@ -127,7 +127,7 @@ pub const RECOVERIES: [Configuration; 7] = [
         what: "2 pages that were committed, 3 nodes, a writer, and a reader that writes; 1 crash at any point",
         programs: &[&[Task::Store(0), Task::Store(1)], &[Task::Load(1), Task::Store(0)], &[]],
         prologue: &[(0, Task::Store(0)), (1, Task::Load(0)), (0, Task::Store(1))],
-        states: 14_827,
+        states: 18_753,
         ..PLAIN
     },
     Configuration {
@@ -135,7 +135,7 @@ pub const RECOVERIES: [Configuration; 7] = [
         what: "1 page that moves from writer to writer to reader; 1 crash at any point",
         homes: &[2],
         programs: &[&[Task::Store(0), Task::Store(0)], &[Task::Store(0)], &[Task::Load(0), Task::Store(0)]],
-        states: 69_331,
+        states: 88_931,
         ..PLAIN
     },
     Configuration {
@@ -144,7 +144,7 @@ pub const RECOVERIES: [Configuration; 7] = [
         homes: &[2, 2],
         programs: &[SECTION, SECTION, &[]],
         domain: true,
-        states: 9_247,
+        states: 12_656,
         ..PLAIN
     },
     Configuration {
@@ -163,7 +163,7 @@ pub const RECOVERIES: [Configuration; 7] = [
         crashes: 2,
         when: Crashes::Apart,
         domain: true,
-        states: 765,
+        states: 962,
         ..PLAIN
     },
     Configuration {
