@@ -150,7 +150,8 @@ impl Plan {
                 }
             })
             .collect();
-        let unreplicated_max = *rng.pick(&[0, 1, 2, limits::UNREPLICATED_PAGES_MAX]);
+        let most = limits::UNREPLICATED_PAGES_MAX;
+        let unreplicated_max = *rng.pick(&[0, 2, most, most, most, most, most, most]);
         Plan {
             geometry,
             view,
