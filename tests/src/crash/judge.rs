@@ -2,6 +2,7 @@
 
 use super::Plan;
 use crate::harness::Report;
+use crate::worker::crash::LOOKS;
 use std::fmt;
 use std::time::Duration;
 
@@ -100,8 +101,8 @@ pub(super) fn judge(plan: &Plan, report: &Report) -> Tally {
         check_counts(plan, report, name, &counting);
     }
     let alive: Vec<usize> = alive.collect();
-    if is_complete && alive.first().is_some_and(|survivor| died_at_work(&dead, *survivor, report)) {
-        report.check_pages_of(&alive, 0);
+    if is_complete {
+        looks_of(&alive, report).into_iter().for_each(|look| report.check_pages_of(&alive, look));
     }
     for rank in 0..report.nodes.len() {
         let acked = said_number(report, rank, "acked");
@@ -134,10 +135,13 @@ fn check_counts(plan: &Plan, report: &Report, name: &str, counting: &[usize]) {
     }
 }
 
-/// Whether nobody who died was there when the others looked at their pages.
-fn died_at_work(dead: &[usize], survivor: usize, report: &Report) -> bool {
-    let members = report.fact(survivor, "members");
-    members.split(',').filter_map(|rank| rank.parse().ok()).all(|rank: usize| !dead.contains(&rank))
+/// The looks at which the same members were there for all, and none of them has died since.
+fn looks_of(alive: &[usize], report: &Report) -> Vec<u64> {
+    let all: Vec<String> = alive.iter().map(usize::to_string).collect();
+    let all = all.join(",");
+    let is_theirs =
+        |round: &u64| alive.iter().all(|rank| report.fact(*rank, &format!("members {round}")) == all);
+    (0..LOOKS).filter(is_theirs).collect()
 }
 
 fn said_number(report: &Report, rank: usize, name: &str) -> u64 {

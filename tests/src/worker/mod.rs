@@ -8,7 +8,7 @@ mod cluster;
 mod coherence;
 mod comers;
 mod confine;
-mod crash;
+pub(crate) mod crash;
 mod failure;
 mod history;
 mod join;
