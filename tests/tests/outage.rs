@@ -226,9 +226,9 @@ fn what_went_with_its_only_buddy_is_lost_and_nothing_else() {
     const NODES: u32 = 5;
     let mut running = of("losses", NODES, LEASE).env("DSM_REPLICAS", "1").start();
     running.await_all_at("idle 0");
-    for rank in 0..2 {
-        running.kill(rank);
-    }
+    // Both hold still first, so that nobody takes up what one had before the other is gone.
+    (0..2).for_each(|rank| running.freeze(rank));
+    (0..2).for_each(|rank| running.kill(rank));
     (2..NODES).for_each(|rank| running.go(rank));
     let report = running.finish();
     let told =

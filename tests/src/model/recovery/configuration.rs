@@ -174,7 +174,7 @@ pub const RECOVERIES: [Configuration; 7] = [
         victims: &[0, 1, 2, 3],
         crashes: 2,
         when: Crashes::Apart,
-        states: 162_190,
+        states: 406_866,
         ..PLAIN
     },
     Configuration {
