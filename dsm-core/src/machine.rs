@@ -473,10 +473,7 @@ impl Machine {
                 let answer = self.spans.lease(pages, zone, owner, ticket);
                 self.answer_lease(from, answer, out);
             }
-            Message::SpanLeased { ticket, span } => {
-                self.calls.span_leased(from, ticket, span, out)?;
-                self.cover_leased(span, out);
-            }
+            Message::SpanLeased { ticket, span } => self.span_leased(from, ticket, span, out)?,
             Message::SpanDenied { ticket, free, largest } => {
                 self.calls.span_denied(from, ticket, free, largest, out)?;
             }

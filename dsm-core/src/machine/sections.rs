@@ -5,8 +5,9 @@
 //! while sections are open may become somebody else's only when all of these have ended, and are replicated.
 
 use super::{Machine, Ordered};
+use crate::action::Cause;
 use crate::event::Command;
-use crate::ids::{CallId, LockId, RecordId};
+use crate::ids::{CallId, LockId, NodeId, RecordId, Ticket};
 use crate::message::{SpanOwner, SpanRange};
 use crate::outbox::Outbox;
 use std::collections::BTreeSet;
@@ -22,12 +23,20 @@ pub(super) struct GivenUp {
 
 impl Machine {
     /// A span was leased. If it is for a domain with an open section here, the section begins to use it now.
-    pub(super) fn cover_leased(&mut self, span: SpanRange, out: &mut Outbox<'_>) {
+    pub(super) fn span_leased(
+        &mut self,
+        from: NodeId,
+        ticket: Ticket,
+        span: SpanRange,
+        out: &mut Outbox<'_>,
+    ) -> Result<(), Cause> {
+        self.calls.span_leased(from, ticket, span, out)?;
         if let SpanOwner::Domain(base) = span.owner
             && self.local.commits_ref().is_open(LockId(base))
         {
             self.local.cover(LockId(base), &[span], out);
         }
+        Ok(())
     }
 
     /// The sections of these locks end, all at one instant: their pages are in one record. The locks are released once

@@ -169,12 +169,15 @@ impl Engine {
             departing: false,
             stopping: false,
         };
-        let view = engine.machine.view().id();
-        for link in engine.links.iter_mut().flatten() {
-            link.install(view);
-        }
+        engine.install_at_links();
         engine.watch_peers(&peers)?;
         Ok(engine)
+    }
+
+    /// Links begin in the view in which this node is.
+    fn install_at_links(&mut self) {
+        let view = self.machine.view().id();
+        self.links.iter_mut().flatten().for_each(|link| link.install(view));
     }
 }
 

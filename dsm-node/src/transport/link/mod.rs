@@ -411,10 +411,7 @@ impl Link {
             };
             let (header, message) = match arrival {
                 Arrival::Head { header, message } => (header, message),
-                Arrival::Packet { control } => {
-                    let packet = wire::decode_packet(&control).map_err(BadFrame::Wire)?;
-                    return Ok(Some(Heard::Packet(Box::new(packet))));
-                }
+                Arrival::Packet { control } => return packet_in(&control).map(Some),
                 Arrival::Page { view, message, aside } => {
                     // Its header was judged when it came; but the view may have changed since.
                     self.received.fetch_add(1, Ordering::Release);
@@ -467,6 +464,12 @@ impl Link {
             }
         }
     }
+}
+
+/// What members say of membership, which is in no sequence.
+fn packet_in(control: &[u8]) -> Result<Heard, LinkDown> {
+    let packet = wire::decode_packet(control).map_err(BadFrame::Wire)?;
+    Ok(Heard::Packet(Box::new(packet)))
 }
 
 #[cfg(test)]
