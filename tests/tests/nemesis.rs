@@ -24,8 +24,9 @@ fn a_frame_with_a_page_breaks_at_every_byte() {
     const PAGE: u64 = 4096;
     /// Heads grow a little as transactions are counted, so that a byte may be in a head twice.
     const HEAD_GROWTH_MAX: u64 = 8;
-    for transport in [TransportKind::Tcp, TransportKind::Unix] {
-        let counts = nemesis::run_aimed(WORKER, 1, transport, 0);
+    for (transport, replicas) in [(TransportKind::Tcp, 0), (TransportKind::Unix, 0), (TransportKind::Unix, 1)]
+    {
+        let counts = nemesis::run_aimed(WORKER, 1, transport, replicas);
         println!("{counts}");
         assert!(counts.of("resets_in_page") >= PAGE - HEAD_GROWTH_MAX, "{counts}");
     }

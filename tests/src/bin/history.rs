@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 #[command(name = "history")]
 struct Arguments {
     /// The seeds to run, as FIRST..END. A seed decides the nodes, the threads and what they ask.
-    #[arg(long, value_name = "FIRST..END", value_parser = seeds, default_value = "0..100")]
+    #[arg(long, value_name = "FIRST..END", value_parser = dsm_tests::sim::seeds, default_value = "0..100")]
     seeds: Range<u64>,
     /// Uses objects of this kind only.
     #[arg(long, value_name = "KIND")]
@@ -44,14 +44,6 @@ struct Arguments {
 
 /// More nodes than this only wait for each other's cores.
 const NODES_MAX: i64 = 16;
-
-fn seeds(text: &str) -> Result<Range<u64>, String> {
-    let usage = || format!("{text:?} is not a range of seeds; write it as 0..100");
-    let (first, end) = text.split_once("..").ok_or_else(usage)?;
-    let parse = |number: &str| number.parse::<u64>().map_err(|_| usage());
-    let range = parse(first)?..parse(end)?;
-    if range.is_empty() { Err(format!("{text:?} has no seeds in it; write it as 0..100")) } else { Ok(range) }
-}
 
 fn main() -> ExitCode {
     if std::env::args().nth(1).is_some_and(|word| word == SCENARIO) {

@@ -19,7 +19,7 @@ use std::time::Instant;
 #[command(name = "kills")]
 struct Arguments {
     /// The seeds to run, as FIRST..END.
-    #[arg(long, value_name = "FIRST..END", value_parser = seeds, default_value = "0..1000")]
+    #[arg(long, value_name = "FIRST..END", value_parser = dsm_tests::sim::seeds, default_value = "0..1000")]
     seeds: Range<u64>,
     /// Instead of what the seeds say: what the tests run as this case.
     #[arg(long, value_name = "NAME", value_parser = case)]
@@ -33,18 +33,6 @@ fn case(name: &str) -> Result<Case, String> {
     let names = || CASES.iter().map(|case| format!("{:?}", case.name)).collect::<Vec<_>>().join(", ");
     let found = CASES.iter().find(|case| case.name == name);
     found.copied().ok_or_else(|| format!("{name:?} is no case; those that there are: {}", names()))
-}
-
-fn seeds(text: &str) -> Result<Range<u64>, String> {
-    let usage = || format!("{text:?} is not a range of seeds; write it as 0..1000");
-    let (first, end) = text.split_once("..").ok_or_else(usage)?;
-    let parse = |number: &str| number.parse::<u64>().map_err(|_| usage());
-    let range = parse(first)?..parse(end)?;
-    if range.is_empty() {
-        Err(format!("{text:?} has no seeds in it; write it as 0..1000"))
-    } else {
-        Ok(range)
-    }
 }
 
 fn main() -> ExitCode {

@@ -15,7 +15,7 @@ use std::thread;
 #[command(name = "membership")]
 struct Arguments {
     /// The seeds to run, as FIRST..END.
-    #[arg(long, value_name = "FIRST..END", value_parser = seeds, default_value = "0..1000")]
+    #[arg(long, value_name = "FIRST..END", value_parser = dsm_tests::sim::seeds, default_value = "0..1000")]
     seeds: Range<u64>,
     /// Replays this one seed.
     #[arg(long, value_name = "SEED", conflicts_with = "seeds")]
@@ -26,18 +26,6 @@ struct Arguments {
     /// Plants a deliberate fault, which is to be found.
     #[arg(long, value_name = "NAME", value_parser = mutant)]
     mutant: Option<Mutant>,
-}
-
-fn seeds(text: &str) -> Result<Range<u64>, String> {
-    let usage = || format!("{text:?} is not a range of seeds; write it as 0..1000");
-    let (first, end) = text.split_once("..").ok_or_else(usage)?;
-    let parse = |number: &str| number.parse::<u64>().map_err(|_| usage());
-    let range = parse(first)?..parse(end)?;
-    if range.is_empty() {
-        Err(format!("{text:?} has no seeds in it; write it as 0..1000"))
-    } else {
-        Ok(range)
-    }
 }
 
 fn mutant(name: &str) -> Result<Mutant, String> {

@@ -24,7 +24,7 @@ const SEEDS_FOR_EVERYTHING: u64 = 40;
 #[command(name = "nemesis")]
 struct Arguments {
     /// The seeds to run, as FIRST..END.
-    #[arg(long, value_name = "FIRST..END", value_parser = seeds, default_value = "0..200")]
+    #[arg(long, value_name = "FIRST..END", value_parser = dsm_tests::sim::seeds, default_value = "0..200")]
     seeds: Range<u64>,
     /// Connects the nodes so; by default every other seed over TCP.
     #[arg(long, value_name = "KIND")]
@@ -53,14 +53,6 @@ impl Transport {
             Transport::Unix => TransportKind::Unix,
         }
     }
-}
-
-fn seeds(text: &str) -> Result<Range<u64>, String> {
-    let usage = || format!("{text:?} is not a range of seeds; write it as 0..200");
-    let (first, end) = text.split_once("..").ok_or_else(usage)?;
-    let parse = |number: &str| number.parse::<u64>().map_err(|_| usage());
-    let range = parse(first)?..parse(end)?;
-    if range.is_empty() { Err(format!("{text:?} has no seeds in it; write it as 0..200")) } else { Ok(range) }
 }
 
 fn main() -> ExitCode {

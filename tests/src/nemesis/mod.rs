@@ -8,6 +8,7 @@ mod counts;
 pub use counts::Counts;
 
 use crate::harness::{Report, Scenario};
+use dsm_core::wire::HEADER_LENGTH;
 use dsm_node::launch::TransportKind;
 use std::time::Duration;
 
@@ -24,8 +25,12 @@ const COUNT: u64 = 40;
 /// A region of test size: the examination looks at each page.
 const REGION_SIZE: u64 = 64 << 20;
 
-/// No frame with a page of 4 KiB is shorter: header, message, page.
-const PAGE_FRAME_LENGTH_MIN: u64 = 48 + 8 + 4096;
+/// The shortest frame with a page of 4 KiB that travels with so many replicas: header, message, page. Without replicas,
+/// pages come with grants; with some, they come in records, whose messages are a kind, another, a number and a page.
+const fn page_frame_length_min(replicas: u32) -> u64 {
+    let message = if replicas == 0 { 8 } else { 4 };
+    HEADER_LENGTH as u64 + message + 4096
+}
 
 /// Clusters have from 2 to 4 nodes.
 const NODES_MIN: u64 = 2;
@@ -87,7 +92,7 @@ pub fn run(program: &str, seed: u64, transport: Option<TransportKind>) -> Counts
 /// As [`run`].
 #[must_use]
 pub fn run_aimed(program: &str, step: u64, transport: TransportKind, replicas: u32) -> Counts {
-    let breaks = PAGE_FRAME_LENGTH_MIN.div_ceil(step);
+    let breaks = page_frame_length_min(replicas).div_ceil(step);
     let scenario = Scenario::new(program, "nemesis_aimed").nodes(2).transport(transport);
     let scenario = scenario.region_size(REGION_SIZE).budget(BUDGET + break_budget(breaks));
     let scenario = scenario.env("DSM_REPLICAS", replicas.to_string());
