@@ -22,6 +22,7 @@ use crate::ids::{LockId, NodeId, PageId, RecordId, Version, ViewId};
 use crate::limits;
 use crate::message::{Commit, Custody, Message, SpanRange};
 use crate::outbox::Outbox;
+use crate::page_map::PageMap;
 use core::ops::Range;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -37,7 +38,7 @@ pub(crate) struct Commits {
     clock: RecordId,
     /// The last record of this node in this view.
     last: RecordId,
-    pages: BTreeMap<PageId, State>,
+    pages: PageMap<State>,
     dirty: BTreeSet<PageId>,
     /// Pages of this node whose committed state has fewer holders than it should.
     thin: BTreeSet<PageId>,
@@ -105,7 +106,7 @@ impl Commits {
             buddies,
             clock: RecordId::NONE,
             last: RecordId::NONE,
-            pages: BTreeMap::new(),
+            pages: PageMap::default(),
             dirty: BTreeSet::new(),
             thin: BTreeSet::new(),
             records: VecDeque::new(),
@@ -134,14 +135,14 @@ impl Commits {
             self.saw(custody.version);
         }
         if !self.is_on() {
-            if let Some(state) = self.pages.get_mut(&page) {
+            if let Some(state) = self.pages.get_mut(page) {
                 state.kept = None;
             }
             return;
         }
         let withheld = self.withholds(page);
         let me = self.me;
-        let state = self.pages.entry(page).or_default();
+        let state = self.pages.get_or_insert_with(page, State::default);
         if let Some(custody) = custody {
             state.custody = Some(Custody { holders: custody.holders.without(me), ..custody });
         }
@@ -160,12 +161,12 @@ impl Commits {
         !self.is_on()
             || !self.dirty.contains(&page)
                 && !self.thin.contains(&page)
-                && self.pages.get(&page).is_none_or(|state| state.record.is_none())
+                && self.pages.get(page).is_none_or(|state| state.record.is_none())
     }
 
     /// This node gives up the ownership of a clean page: it keeps the frame, and says who else does.
     pub fn give_up(&mut self, page: PageId) -> Option<Custody> {
-        let state = self.pages.get_mut(&page)?;
+        let state = self.pages.get_mut(page)?;
         let custody = state.custody.take()?;
         state.kept = Some(custody.version);
         Some(Custody { version: custody.version, holders: custody.holders.with(self.me) })
@@ -224,7 +225,7 @@ impl Commits {
         for &page in &pages {
             self.dirty.remove(&page);
             thickens |= self.thin.remove(&page);
-            let state = self.pages.entry(page).or_default();
+            let state = self.pages.get_or_insert_with(page, State::default);
             state.record = Some(id);
             let message = Message::Commit(Commit::Page { record: id, page });
             out.act(Action::Replicate(Replication::SendCopy {
@@ -246,7 +247,7 @@ impl Commits {
         if !self.is_on() {
             return Vec::new();
         }
-        let has_twin = |page: &PageId| self.pages.get(page).is_some_and(|state| state.twin);
+        let has_twin = |page: &PageId| self.pages.get(*page).is_some_and(|state| state.twin);
         // What a section has stored to that has no twin, waits for the section's end.
         let may = |page: &&PageId| !self.is_dirty(**page) || !self.withholds(**page) || has_twin(page);
         let some = self.thin.iter().filter(may).take(limits::WRITE_BEHIND_PAGES);
@@ -258,7 +259,7 @@ impl Commits {
         let (id, previous) = self.next_record();
         for &page in &withheld {
             self.thin.remove(&page);
-            self.pages.entry(page).or_default().record = Some(id);
+            self.pages.get_or_insert_with(page, State::default).record = Some(id);
             let message = Message::Commit(Commit::Page { record: id, page });
             out.act(Action::Replicate(Replication::SendCopy {
                 to: self.buddies,
@@ -328,7 +329,7 @@ impl Commits {
 
     /// The state of `page` in record `id` has all its holders: those of the state before are needed no more.
     fn replicated(&mut self, page: PageId, id: RecordId, out: &mut Outbox<'_>) {
-        let Some(state) = self.pages.get_mut(&page) else { return };
+        let Some(state) = self.pages.get_mut(page) else { return };
         state.record.take_if(|last| *last == id);
         let version = Version { view: self.view, record: id };
         let before = state.custody.replace(Custody { version, holders: self.buddies });
@@ -388,7 +389,7 @@ impl Commits {
         incoming.through = id;
         let version = Version { view, record: id };
         let newer = pages.into_iter().filter(|page| {
-            let state = self.pages.entry(*page).or_default();
+            let state = self.pages.get_or_insert_with(*page, State::default);
             let newer = state.kept.is_none_or(|kept| kept < version);
             state.kept = state.kept.max(Some(version));
             newer
@@ -398,12 +399,12 @@ impl Commits {
 
     /// A later state of `page` is replicated elsewhere. Whether this node kept one that may go.
     pub fn release(&mut self, page: PageId, before: Version) -> bool {
-        let Some(state) = self.pages.get_mut(&page) else { return false };
+        let Some(state) = self.pages.get_mut(page) else { return false };
         if state.kept.take_if(|kept| *kept < before).is_none() {
             return false;
         }
         if *state == State::default() {
-            self.pages.remove(&page);
+            self.pages.remove(page);
         }
         true
     }
@@ -413,7 +414,7 @@ impl Commits {
         let me = self.me;
         if let Some(custody) = custody {
             self.saw(custody.version);
-            let state = self.pages.entry(page).or_default();
+            let state = self.pages.get_or_insert_with(page, State::default);
             state.custody = Some(Custody { holders: custody.holders.without(me), ..custody });
             state.kept = None;
         }
@@ -431,22 +432,22 @@ impl Commits {
 
     /// Whether this node's frame of `page` keeps a state for others.
     pub fn keeps(&self, page: PageId) -> bool {
-        self.pages.get(&page).is_some_and(|state| state.kept.is_some())
+        self.pages.get(page).is_some_and(|state| state.kept.is_some())
     }
 
     /// The state of `page` that this node keeps for others.
     pub fn kept_of(&self, page: PageId) -> Option<Version> {
-        self.pages.get(&page).and_then(|state| state.kept)
+        self.pages.get(page).and_then(|state| state.kept)
     }
 
     /// Who else holds the last committed state of `page`, which this node owns.
     pub fn custody(&self, page: PageId) -> Option<Custody> {
-        self.pages.get(&page).and_then(|state| state.custody)
+        self.pages.get(page).and_then(|state| state.custody)
     }
 
     /// The states that this node keeps for others.
     pub fn kept(&self) -> impl Iterator<Item = (PageId, Version)> + '_ {
-        self.pages.iter().filter_map(|(&page, state)| Some((page, state.kept?)))
+        self.pages.iter().filter_map(|(page, state)| Some((page, state.kept?)))
     }
 
     /// A version that somebody else spent: those spent here later are above it.
@@ -473,7 +474,7 @@ impl Commits {
         for record in core::mem::take(&mut self.records) {
             for page in record.pages {
                 // A withheld page was committed from its twin, which is still there.
-                let twin = self.pages.get(&page).is_some_and(|state| state.twin);
+                let twin = self.pages.get(page).is_some_and(|state| state.twin);
                 if !twin {
                     self.dirty.insert(page);
                 }
@@ -503,8 +504,8 @@ impl Commits {
         }
         let mut states = self.pages.iter().peekable();
         let is_thin = |page: &PageId| {
-            while states.next_if(|(before, _)| *before < page).is_some() {}
-            let custody = states.next_if(|(same, _)| *same == page).and_then(|(_, state)| state.custody);
+            while states.next_if(|(before, _)| before < page).is_some() {}
+            let custody = states.next_if(|(same, _)| same == page).and_then(|(_, state)| state.custody);
             match custody {
                 Some(custody) => !self.buddies.minus(custody.holders).is_empty(),
                 // Never committed: it will be when somebody asks for it, or its section ends.
@@ -523,7 +524,7 @@ impl Commits {
         let version = kept.iter().map(|(_, version)| *version).max();
         let me = self.me;
         let holders = kept.iter().map(|(node, _)| *node).filter(|node| *node != me).collect();
-        let state = self.pages.entry(page).or_default();
+        let state = self.pages.get_or_insert_with(page, State::default);
         state.kept = None;
         state.custody = version.map(|version| Custody { version, holders });
         if self.is_on() {
@@ -542,7 +543,7 @@ impl Commits {
             return;
         }
         let postponed = self.postponed.get_or_insert_default();
-        for (&page, state) in self.pages.range_mut(PageId(pages.start)..PageId(pages.end)) {
+        for (page, state) in self.pages.range_mut(pages) {
             let Some(custody) = &mut state.custody else {
                 // Taken over in a view in which not all went on: it will be committed anew, as then.
                 let before = Version { view: self.view, record: RecordId::NONE };
@@ -561,10 +562,9 @@ impl Commits {
     }
 
     /// These pages are lost.
-    pub fn forget(&mut self, pages: Range<PageId>) {
-        for page in self.pages.range(pages.clone()).map(|(page, _)| *page).collect::<Vec<_>>() {
-            self.pages.remove(&page);
-        }
+    pub fn forget(&mut self, pages: Range<u64>) {
+        self.pages.remove_range(pages.clone());
+        let pages = PageId(pages.start)..PageId(pages.end);
         for set in [&mut self.dirty, &mut self.thin] {
             for page in set.range(pages.clone()).copied().collect::<Vec<_>>() {
                 set.remove(&page);

@@ -17,12 +17,14 @@ use crate::ids::{NodeId, PageId, TransactionId};
 use crate::limits;
 use crate::message::{Message, Payload};
 use crate::outbox::Outbox;
-use std::collections::{BTreeMap, VecDeque};
+use crate::page_map::PageMap;
+use core::ops::Range;
+use std::collections::VecDeque;
 
 /// The directory of one home.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
 pub(crate) struct Home {
-    entries: BTreeMap<PageId, Entry>,
+    entries: PageMap<Entry>,
 }
 
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
@@ -56,7 +58,7 @@ impl Home {
         gone: Copyset,
         out: &mut Outbox<'_>,
     ) -> Result<(), Cause> {
-        let entry = self.entries.entry(page).or_default();
+        let entry = self.entries.get_or_insert_with(page, Entry::default);
         let asker = transaction.node;
         // A node has one fault per page under way. Its confirmation of an earlier one may not have come yet when
         // messages overtake each other: then that one is active, and this one waits its turn.
@@ -86,7 +88,7 @@ impl Home {
         gone: Copyset,
         out: &mut Outbox<'_>,
     ) -> Result<(), Cause> {
-        let entry = self.entries.get_mut(&page).ok_or(Cause::OutOfTurn)?;
+        let entry = self.entries.get_mut(page).ok_or(Cause::OutOfTurn)?;
         let fault = entry.active.take_if(|fault| fault.transaction == transaction).ok_or(Cause::OutOfTurn)?;
         entry.conclude(fault);
         entry.contended = !entry.queue.is_empty();
@@ -103,19 +105,20 @@ impl Home {
             }
             Some(_) | None => entry.owner,
         };
-        self.entries.iter().filter_map(move |(page, entry)| Some((*page, owner(entry)?)))
+        self.entries.iter().filter_map(move |(page, entry)| Some((page, owner(entry)?)))
     }
 
-    /// Another view: the directory is told anew. These are its pages, in ascending order, and the owner and the readers of
-    /// each.
-    pub fn restore(&mut self, pages: impl Iterator<Item = (PageId, (NodeId, Copyset))>) {
-        let entry = |(owner, readers)| Entry { owner: Some(owner), readers, ..Entry::default() };
-        self.entries = pages.map(|(page, holders)| (page, entry(holders))).collect();
+    /// Another view: the directory is told anew of these pages that `owner` owns them, and `readers` have read copies.
+    pub fn restore(&mut self, pages: Range<u64>, owner: NodeId, readers: Copyset) {
+        let entry = Entry { owner: Some(owner), readers, ..Entry::default() };
+        for page in pages {
+            *self.entries.get_or_insert_with(PageId(page), Entry::default) = entry.clone();
+        }
     }
 
     /// A peer is gone. What it owned is lost, its read copies need no invalidation, and its faults end.
     pub fn peer_lost(&mut self, node: NodeId, gone: Copyset, out: &mut Outbox<'_>) {
-        for (&page, entry) in &mut self.entries {
+        for (page, entry) in self.entries.iter_mut() {
             entry.readers = entry.readers.without(node);
             entry.queue.retain(|fault| fault.transaction.node != node);
             if let Some(fault) = entry.active.take_if(|fault| fault.transaction.node == node) {
@@ -133,7 +136,7 @@ impl Home {
 
     /// Checks what must hold between events.
     pub fn invariants(&self) -> Result<(), String> {
-        for (page, entry) in &self.entries {
+        for (page, entry) in self.entries.iter() {
             if entry.owner.is_some_and(|owner| entry.readers.contains(owner)) {
                 return Err(format!("the owner of {page} is also among its readers {:?}", entry.readers));
             }
@@ -154,14 +157,14 @@ impl Home {
     /// Owner and readers of `page` while no transaction is active on it.
     pub fn holders(&self, page: PageId) -> Option<(Option<NodeId>, Copyset)> {
         self.entries
-            .get(&page)
+            .get(page)
             .filter(|entry| entry.active.is_none())
             .map(|entry| (entry.owner, entry.readers))
     }
 
     /// Whether `transaction` is active on `page` or waits for its turn.
     pub fn knows(&self, page: PageId, transaction: TransactionId) -> bool {
-        self.entries.get(&page).is_some_and(|entry| {
+        self.entries.get(page).is_some_and(|entry| {
             entry.active.iter().chain(&entry.queue).any(|fault| fault.transaction == transaction)
         })
     }
@@ -176,13 +179,13 @@ impl Home {
     ) -> bool {
         let asked = |fault: Fault| fault.transaction == transaction && fault.want.access() == access;
         self.entries
-            .get(&page)
+            .get(page)
             .is_some_and(|entry| entry.owner == Some(granter) && entry.active.is_some_and(asked))
     }
 
     /// The faults of `node` that have not ended.
     pub fn faults_of(&self, node: NodeId) -> impl Iterator<Item = (PageId, TransactionId)> + '_ {
-        self.entries.iter().flat_map(move |(&page, entry)| {
+        self.entries.iter().flat_map(move |(page, entry)| {
             let faults = entry.active.iter().chain(&entry.queue).map(|fault| fault.transaction);
             faults
                 .filter(move |transaction| transaction.node == node)
@@ -192,7 +195,7 @@ impl Home {
 
     /// The pages that have an entry.
     pub fn pages(&self) -> impl Iterator<Item = PageId> + '_ {
-        self.entries.keys().copied()
+        self.entries.keys()
     }
 
     /// Whether no transaction is active and none waits.

@@ -34,6 +34,7 @@ mod locks;
 mod machine;
 mod notes;
 mod outbox;
+mod page_map;
 mod placement;
 mod quota;
 mod recovery;

@@ -26,15 +26,16 @@ use crate::ids::{NodeId, PageId, TransactionId};
 use crate::limits;
 use crate::message::{Custody, Message, Payload};
 use crate::outbox::Outbox;
+use crate::page_map::PageMap;
 use crate::time::Time;
 use core::time::Duration;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 /// The pages of one node.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub(crate) struct Local {
     me: NodeId,
-    pages: BTreeMap<PageId, Page>,
+    pages: PageMap<Page>,
     /// How many transactions this node has had.
     transactions: u64,
     /// Pages that threads of this node want to store to, once less is to be replicated.
@@ -134,7 +135,7 @@ impl Page {
 
 impl Local {
     pub fn new(me: NodeId, commits: Commits) -> Local {
-        Local { me, pages: BTreeMap::new(), transactions: 0, held: BTreeSet::new(), key: None, commits }
+        Local { me, pages: PageMap::default(), transactions: 0, held: BTreeSet::new(), key: None, commits }
     }
 
     /// Numbers this node's transactions so that whoever does not know `key` cannot name one that it was not told of.
@@ -144,17 +145,17 @@ impl Local {
 
     /// What this node may do with `page`.
     pub fn access(&self, page: PageId) -> Access {
-        self.pages.get(&page).map_or(Access::None, |page| page.access)
+        self.pages.get(page).map_or(Access::None, |page| page.access)
     }
 
     /// Whether this node is about to give up some of its access to `page`.
     pub fn is_revoking(&self, page: PageId) -> bool {
-        self.pages.get(&page).is_some_and(|page| page.revocation.is_some())
+        self.pages.get(page).is_some_and(|page| page.revocation.is_some())
     }
 
     /// Whether this node, which may write `page`, is about to share it.
     fn owes_read_copy(&self, page: PageId) -> bool {
-        self.pages.get(&page).is_some_and(|state| match state.revocation {
+        self.pages.get(page).is_some_and(|state| match state.revocation {
             Some((Revocation::Forward(Forward { want: Want::Read, .. }), _)) => state.access == Access::Write,
             Some((Revocation::Forward(_) | Revocation::Invalidate { .. }, _)) | None => false,
         })
@@ -162,19 +163,19 @@ impl Local {
 
     /// The faults of this node that are under way.
     pub fn pending(&self) -> impl Iterator<Item = (PageId, TransactionId)> + '_ {
-        self.pages.iter().filter_map(|(&page, state)| Some((page, state.pending.as_ref()?.transaction)))
+        self.pages.iter().filter_map(|(page, state)| Some((page, state.pending.as_ref()?.transaction)))
     }
 
     /// Whether `transaction` is this node's fault under way on `page`.
     pub fn waits_for(&self, page: PageId, transaction: TransactionId) -> bool {
-        let pending = self.pages.get(&page).and_then(|state| state.pending.as_ref());
+        let pending = self.pages.get(page).and_then(|state| state.pending.as_ref());
         pending.is_some_and(|pending| pending.transaction == transaction)
     }
 
     /// Whether bytes that come with a grant of `transaction` may be put into the frame of `page`: it is unmapped, and
     /// waits for just them.
     pub fn reserves(&self, page: PageId, transaction: TransactionId) -> bool {
-        self.pages.get(&page).is_some_and(|page| {
+        self.pages.get(page).is_some_and(|page| {
             page.access == Access::None
                 && page
                     .pending
@@ -188,7 +189,7 @@ impl Local {
         let number = self.number_of(self.transactions + 1);
         let (access, pends) = self
             .pages
-            .get(&page)
+            .get(page)
             .map_or((Access::None, false), |state| (state.access, state.pending.is_some()));
         if access >= want.access() {
             out.act(Action::Refresh { page, access });
@@ -205,7 +206,7 @@ impl Local {
         if self.resolve_as_owner(now, page, want, out) {
             return;
         }
-        let state = self.pages.entry(page).or_insert(Page::UNTOUCHED);
+        let state = self.pages.get_or_insert_with(page, || Page::UNTOUCHED);
         self.transactions += 1;
         let transaction = TransactionId { node: self.me, number };
         state.pending = Some(Pending {
@@ -229,7 +230,7 @@ impl Local {
         gone: Copyset,
         out: &mut Outbox<'_>,
     ) -> Result<(), Cause> {
-        let state = self.pages.get_mut(&page).ok_or(Cause::OutOfTurn)?;
+        let state = self.pages.get_mut(page).ok_or(Cause::OutOfTurn)?;
         let held = match grant.payload {
             Payload::Held => Access::Read,
             Payload::Bytes | Payload::Zero => Access::None,
@@ -258,7 +259,7 @@ impl Local {
         home: NodeId,
         out: &mut Outbox<'_>,
     ) -> Result<(), Cause> {
-        let state = self.pages.get_mut(&page).ok_or(Cause::OutOfTurn)?;
+        let state = self.pages.get_mut(page).ok_or(Cause::OutOfTurn)?;
         let pending = state.outstanding(transaction)?;
         pending.acked = pending.acked.with(from);
         pending.custody = pending.custody.or(custody);
@@ -274,7 +275,7 @@ impl Local {
         forward: Forward,
         out: &mut Outbox<'_>,
     ) -> Result<(), Cause> {
-        let owns = self.pages.get(&page).is_some_and(|state| state.ownership != Ownership::Elsewhere);
+        let owns = self.pages.get(page).is_some_and(|state| state.ownership != Ownership::Elsewhere);
         if !owns || forward.transaction.node == self.me {
             return Err(Cause::OutOfTurn);
         }
@@ -295,7 +296,7 @@ impl Local {
             // this node, like the reader, holds no more than a read copy.
             self.carry_out_revocation(page, out);
         }
-        let holds = self.pages.get(&page).is_some_and(|state| match state.ownership {
+        let holds = self.pages.get(page).is_some_and(|state| match state.ownership {
             Ownership::Elsewhere => state.access == Access::Read,
             Ownership::Shared => true,
             Ownership::Sole => false,
@@ -309,7 +310,7 @@ impl Local {
 
     /// Others wait for the page: its confirmation is not to be held back. It may have been sent meanwhile.
     pub fn hurry(&mut self, page: PageId, transaction: TransactionId, home: NodeId, out: &mut Outbox<'_>) {
-        let pending = self.pages.get_mut(&page).and_then(|state| state.pending.as_mut());
+        let pending = self.pages.get_mut(page).and_then(|state| state.pending.as_mut());
         match pending.filter(|pending| pending.transaction == transaction) {
             Some(pending) => pending.contended = true,
             None => out.flush(home),
@@ -325,7 +326,7 @@ impl Local {
 
     /// The driver looked how far the instruction is for which `page` was installed.
     pub fn probed(&mut self, now: Time, page: PageId, progress: Progress, out: &mut Outbox<'_>) {
-        let Some(state) = self.pages.get_mut(&page) else { return };
+        let Some(state) = self.pages.get_mut(page) else { return };
         let (Some((_, Stage::Residency)), Some(installed)) = (state.revocation, state.installed) else {
             return;
         };
@@ -350,7 +351,7 @@ impl Local {
     /// The pause before the next look is over.
     pub fn residency_over(&mut self, page: PageId, out: &mut Outbox<'_>) {
         let waits = |state: &Page| matches!(state.revocation, Some((_, Stage::Residency)));
-        if self.pages.get(&page).is_some_and(waits) {
+        if self.pages.get(page).is_some_and(waits) {
             out.act(Action::ProbeResidency { page });
         }
     }
@@ -363,15 +364,15 @@ impl Local {
         home_of: impl Fn(PageId) -> NodeId,
         out: &mut Outbox<'_>,
     ) {
-        let touched: Vec<PageId> = self.pages.keys().copied().collect();
+        let touched: Vec<PageId> = self.pages.keys().collect();
         for page in touched {
-            let Some(state) = self.pages.get_mut(&page) else { continue };
+            let Some(state) = self.pages.get_mut(page) else { continue };
             let home = home_of(page);
             if let Some(pending) = state.pending.as_mut() {
                 pending.acked = pending.acked.with(node);
                 self.settle(now, page, home, out);
             }
-            if self.pages.get(&page).is_some_and(|state| state.pending.is_some()) && home == node {
+            if self.pages.get(page).is_some_and(|state| state.pending.is_some()) && home == node {
                 out.act(Action::Doom { page, node });
             }
         }
@@ -382,7 +383,7 @@ impl Local {
         if let Some(page) = self.held.first().filter(|_| !self.commits.is_full()) {
             return Err(format!("a store to {page} waits for nothing"));
         }
-        for (page, state) in &self.pages {
+        for (page, state) in self.pages.iter() {
             if let Some(pending) = &state.pending {
                 if state.access >= pending.want.access() {
                     return Err(format!("{page} waits for an access that it has"));
@@ -434,11 +435,11 @@ impl Local {
     }
 
     fn revoke(&mut self, now: Time, page: PageId, revocation: Revocation, out: &mut Outbox<'_>) {
-        if self.pages.get(&page).is_some_and(|state| state.revocation.is_some()) {
+        if self.pages.get(page).is_some_and(|state| state.revocation.is_some()) {
             // Only where the node died for which the first was: the home then goes on without its confirmation.
             self.carry_out_revocation(page, out);
         }
-        let Some(state) = self.pages.get_mut(&page) else { return };
+        let Some(state) = self.pages.get_mut(page) else { return };
         state.revocation = Some((revocation, Stage::Residency));
         let takes = match revocation {
             Revocation::Forward(Forward { want: Want::Read, .. }) => state.access == Access::Write,
@@ -455,7 +456,7 @@ impl Local {
     /// The instruction for which the page came has retired, or has waited long enough: nobody stores to the page any
     /// more, and it goes as soon as what was stored to it is replicated.
     fn carry_out_revocation(&mut self, page: PageId, out: &mut Outbox<'_>) {
-        let Some(state) = self.pages.get_mut(&page) else { return };
+        let Some(state) = self.pages.get_mut(page) else { return };
         let Some((revocation, _)) = state.revocation.take() else { return };
         if state.ownership != Ownership::Elsewhere && !self.commits.is_clean(page) {
             state.reduce(page, Access::Read, out);
@@ -473,13 +474,13 @@ impl Local {
                 out.send(transaction.node, Message::Ack { page, transaction, custody });
             }
         }
-        if self.pages.get(&page) == Some(&Page::UNTOUCHED) {
-            self.pages.remove(&page);
+        if self.pages.get(page) == Some(&Page::UNTOUCHED) {
+            self.pages.remove(page);
         }
     }
 
     fn serve(&mut self, page: PageId, forward: Forward, out: &mut Outbox<'_>) {
-        let Some(state) = self.pages.get_mut(&page) else { return };
+        let Some(state) = self.pages.get_mut(page) else { return };
         let Forward { transaction, want, awaiting, contended } = forward;
         let custody = match want {
             Want::Read => {
@@ -500,7 +501,7 @@ impl Local {
 
     /// Puts the grant into force once every reader that it names has acked.
     fn settle(&mut self, now: Time, page: PageId, home: NodeId, out: &mut Outbox<'_>) {
-        let Some(state) = self.pages.get_mut(&page) else { return };
+        let Some(state) = self.pages.get_mut(page) else { return };
         let Some(pending) = &state.pending else { return };
         let Some(Granted { access, payload, awaiting }) = pending.grant.clone() else { return };
         if !awaiting.minus(pending.acked).is_empty() {

@@ -23,7 +23,7 @@ impl Local {
         want: Want,
         out: &mut Outbox<'_>,
     ) -> bool {
-        let Some(state) = self.pages.get_mut(&page) else { return false };
+        let Some(state) = self.pages.get_mut(page) else { return false };
         if state.ownership == Ownership::Elsewhere {
             return false;
         }
@@ -58,7 +58,7 @@ impl Local {
             self.commit(out);
         }
         self.commits.written(page, custody, out);
-        let Some(state) = self.pages.get_mut(&page) else { return };
+        let Some(state) = self.pages.get_mut(page) else { return };
         state.access = Access::Write;
         state.ownership = Ownership::Sole;
         state.installed = Some(now);
@@ -78,7 +78,7 @@ impl Local {
         }
         for page in &pages {
             // An instruction that was to retire first, is still to: the page stays.
-            if let Some(state) = self.pages.get_mut(page).filter(|state| state.access == Access::Write) {
+            if let Some(state) = self.pages.get_mut(*page).filter(|state| state.access == Access::Write) {
                 state.access = Access::Read;
                 out.act(Action::Protect { page: *page, access: Access::Read });
             }
@@ -110,7 +110,7 @@ impl Local {
     pub fn acked(&mut self, from: NodeId, record: RecordId, out: &mut Outbox<'_>) -> Result<(), Cause> {
         for page in self.commits.acked(from, record, out)? {
             let waits = |state: &Page| matches!(state.revocation, Some((_, Stage::Replication)));
-            if self.pages.get(&page).is_some_and(waits) {
+            if self.pages.get(page).is_some_and(waits) {
                 self.carry_out_revocation(page, out);
             }
         }
@@ -132,7 +132,7 @@ impl Local {
     pub fn commit_awaited(&mut self, out: &mut Outbox<'_>) {
         let waits = |state: &Page| matches!(state.revocation, Some((_, Stage::Replication)));
         let awaited: Vec<PageId> =
-            self.pages.iter().filter(|(_, state)| waits(state)).map(|(page, _)| *page).collect();
+            self.pages.iter().filter(|(_, state)| waits(state)).map(|(page, _)| page).collect();
         for page in awaited {
             if self.commits.is_clean(page) {
                 self.carry_out_revocation(page, out);
@@ -177,7 +177,7 @@ impl Local {
     /// anew.
     pub fn abort(&mut self) -> Vec<(PageId, Want)> {
         let mut faults = Vec::new();
-        for (&page, state) in &mut self.pages {
+        for (page, state) in self.pages.iter_mut() {
             state.revocation = None;
             if let Some(pending) = state.pending.take() {
                 faults.push((page, pending.want));
@@ -190,7 +190,7 @@ impl Local {
 
     /// What this node holds, by page: whether it is the page itself, or a read copy.
     pub fn held(&self) -> impl Iterator<Item = (PageId, bool)> + '_ {
-        self.pages.iter().filter_map(|(&page, state)| match (state.ownership, state.access) {
+        self.pages.iter().filter_map(|(page, state)| match (state.ownership, state.access) {
             (Ownership::Sole | Ownership::Shared, _) => Some((page, true)),
             (Ownership::Elsewhere, Access::Read | Access::Write) => Some((page, false)),
             (Ownership::Elsewhere, Access::None) => None,
@@ -202,7 +202,7 @@ impl Local {
     pub fn adopt(&mut self, pages: Range<u64>, copies: Copyset, kept: &[(NodeId, Version)]) {
         let ownership = if copies.is_empty() { Ownership::Sole } else { Ownership::Shared };
         for page in pages.map(PageId) {
-            let state = self.pages.entry(page).or_insert(Page::UNTOUCHED);
+            let state = self.pages.get_or_insert_with(page, || Page::UNTOUCHED);
             state.ownership = ownership;
             debug_assert!(copies.is_empty() || state.access < Access::Write, "{page} has copies elsewhere");
             self.commits.adopt(page, kept, copies);
@@ -212,7 +212,7 @@ impl Local {
     /// This node goes on owning these pages; others have read `copies`, and members have `kept` these states of them.
     pub fn keep_on(&mut self, pages: Range<u64>, copies: Copyset, kept: &[(NodeId, Version)]) {
         let ownership = if copies.is_empty() { Ownership::Sole } else { Ownership::Shared };
-        for (_, state) in self.pages.range_mut(PageId(pages.start)..PageId(pages.end)) {
+        for (_, state) in self.pages.range_mut(pages.clone()) {
             if state.ownership != Ownership::Elsewhere {
                 state.ownership = ownership;
             }
@@ -223,26 +223,23 @@ impl Local {
     /// All members have recovered: pages of this node that have too few holders are to have more.
     pub fn resume(&mut self) {
         let owned = self.pages.iter().filter(|(_, state)| state.ownership != Ownership::Elsewhere);
-        self.commits.resume(owned.map(|(page, _)| *page));
+        self.commits.resume(owned.map(|(page, _)| page));
     }
 
     /// Whether this node owns `page`.
     pub fn owns(&self, page: PageId) -> bool {
-        self.pages.get(&page).is_some_and(|state| state.ownership != Ownership::Elsewhere)
+        self.pages.get(page).is_some_and(|state| state.ownership != Ownership::Elsewhere)
     }
 
     /// These pages are gone for good.
     pub fn forget(&mut self, pages: Range<u64>) {
-        let pages = PageId(pages.start)..PageId(pages.end);
-        for page in self.pages.range(pages.clone()).map(|(page, _)| *page).collect::<Vec<_>>() {
-            self.pages.remove(&page);
-        }
+        self.pages.remove_range(pages.clone());
         self.commits.forget(pages);
     }
 
     /// Whether the frame of `page` is neither mapped nor about to be.
     pub fn is_idle(&self, page: PageId) -> bool {
-        self.pages.get(&page).is_none_or(|state| {
+        self.pages.get(page).is_none_or(|state| {
             state.access == Access::None && state.ownership == Ownership::Elsewhere && state.pending.is_none()
         })
     }

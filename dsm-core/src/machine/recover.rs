@@ -5,6 +5,7 @@ use crate::access::Want;
 use crate::action::{Action, Cause, Replication};
 use crate::barrier::Barrier;
 use crate::event::Event;
+use crate::home::Home;
 use crate::ids::{Address, LockId, NodeId, PageId, RecordId, Ticket};
 use crate::message::{Commit, Lost, Message, Note, Report};
 use crate::outbox::Outbox;
@@ -93,7 +94,8 @@ impl Machine {
     fn settle_pages(&mut self) -> Vec<(PageId, LostRun)> {
         let Machine { me, placement, recovery, local, home, .. } = self;
         let mut lost = Vec::new();
-        let (mut kept_by, mut homed) = (Vec::new(), Vec::new());
+        let mut kept_by = Vec::new();
+        *home = Home::default();
         Fates::new(recovery, placement.geometry).visit(|first, pages, fate, held| {
             let (owner, copies) = match fate {
                 Fate::Lost { last_owner, view } => {
@@ -112,13 +114,12 @@ impl Machine {
                     local.keep_on(pages.clone(), copies, &kept_by);
                 }
             }
-            for (part, home) in placement.homes_of(pages) {
-                if home == *me {
-                    homed.extend(part.map(|page| (PageId(page), (owner, copies))));
+            for (part, node) in placement.homes_of(pages) {
+                if node == *me {
+                    home.restore(part, owner, copies);
                 }
             }
         });
-        home.restore(homed.into_iter());
         lost
     }
 
