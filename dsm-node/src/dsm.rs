@@ -39,7 +39,7 @@ thread_local! {
 }
 
 /// What ends the engine, once nobody needs this node any more.
-type Shutdown = Box<dyn FnOnce() -> Result<()> + Send>;
+type Shutdown = Box<dyn FnOnce(Option<Duration>) -> Result<()> + Send>;
 
 /// A node's membership in a cluster. Threads share `&Dsm`; references into the region borrow from it.
 ///
@@ -67,7 +67,10 @@ impl Dsm {
     }
 
     /// The membership of `node`, whose engine runs; `shutdown` ends it.
-    pub(crate) fn new(node: &'static Node, shutdown: impl FnOnce() -> Result<()> + Send + 'static) -> Dsm {
+    pub(crate) fn new(
+        node: &'static Node,
+        shutdown: impl FnOnce(Option<Duration>) -> Result<()> + Send + 'static,
+    ) -> Dsm {
         Dsm { node, process: std::process::id(), shutdown: Mutex::new(Some(Box::new(shutdown))) }
     }
 
@@ -180,8 +183,13 @@ impl Dsm {
 
     /// Leaves. Where all nodes leave within a second of each other, as at a program's end, nothing is moved. Otherwise a
     /// node of a cluster with replicas makes sure that all of its pages survive without it, and goes; the others go on,
-    /// in a view without it. A node of a cluster without replicas waits until every program is done: nobody else has its
-    /// pages.
+    /// in a view without it. Nodes that leave at once go one after another. A node of a cluster without replicas waits
+    /// until every program is done: nobody else has its pages.
+    ///
+    /// Blocks on the nodes that keep this node's commits until all pages of the cluster have as many replicas as they
+    /// should: after a death that may take as long as copying what the dead node had, and while a section is open
+    /// somewhere whose pages lost their replicas, until it ends. A node that is dropped waits so for ten minutes at most,
+    /// and one that panics for a fifth of a second.
     ///
     /// # Errors
     /// [`Error::InCriticalSection`] if this thread holds a guard: then the node stays until the process ends.
@@ -204,7 +212,7 @@ impl Dsm {
         let Some(shutdown) = self.shutdown.get_mut().take() else { return Ok(()) };
         let left = self.node.start(Command::Leave).and_then(|waiting| self.go(&waiting, patience));
         self.node.mark_left();
-        let ended = shutdown();
+        let ended = shutdown(patience);
         left.and(ended)
     }
 
@@ -217,11 +225,8 @@ impl Dsm {
         match waiting.wait_timeout(together)? {
             Some(Reply::Left) => Ok(()),
             Some(other) => Err(Error::unexpected("a leave", other)),
-            // What it has is kept by others then, as if it had died.
-            None => match await_reply(&self.node.start(Command::Sync)?, patience)? {
-                Reply::Synced => Ok(()),
-                other => Err(Error::unexpected("a leave", other)),
-            },
+            // The engine ends when others keep all that it has.
+            None => Ok(()),
         }
     }
 
@@ -295,15 +300,11 @@ impl std::fmt::Debug for Dsm {
 }
 
 fn await_leave(waiting: &Waiting<'_>, patience: Option<Duration>) -> Result<()> {
-    match await_reply(waiting, patience)? {
-        Reply::Left => Ok(()),
-        other => Err(Error::unexpected("a leave", other)),
+    match waiting.wait_timeout(patience.unwrap_or(Duration::MAX))? {
+        Some(Reply::Left) => Ok(()),
+        Some(other) => Err(Error::unexpected("a leave", other)),
+        None => Err(Error::io("waiting for the other nodes to be done", ErrorKind::TimedOut)),
     }
-}
-
-fn await_reply(waiting: &Waiting<'_>, patience: Option<Duration>) -> Result<Reply> {
-    let late = || Error::io("waiting for the other nodes to be done", ErrorKind::TimedOut);
-    waiting.wait_timeout(patience.unwrap_or(Duration::MAX))?.ok_or_else(late)
 }
 
 /// A type's name where this program knows one with that layout, and the layout's number in any case.

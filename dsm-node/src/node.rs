@@ -29,8 +29,9 @@ pub(crate) enum Order {
     Count(Sender<Stats>),
     /// Hold what the protocol believes about the pages to what the page tables say.
     Examine(Sender<Result<Examination>>),
-    /// Every node is done: say goodbye to the peers, give the region up, end.
-    Stop,
+    /// This node is done: say goodbye to the peers, give the region up, end; at once where every node is, and else when
+    /// others keep all of its pages, but after this time at the latest.
+    Stop(Option<Duration>),
 }
 
 /// A command, and who waits for its answer.
@@ -271,12 +272,13 @@ impl Node {
         self.caller.order(Order::Examine(answer))
     }
 
-    /// Tells the engine to end. It does so in bounded time.
-    pub fn stop(&self) -> Result<()> {
-        self.caller.order(Order::Stop)
+    /// Tells the engine to end. It does so in bounded time, but for what [`Order::Stop`] waits for.
+    pub fn stop(&self, patience: Option<Duration>) -> Result<()> {
+        self.caller.order(Order::Stop(patience))
     }
 
-    fn check(&self) -> Result<()> {
+    /// Whether this node is a member yet; else, how that ended.
+    pub fn check(&self) -> Result<()> {
         self.ending.get().map_or(Ok(()), |ending| Err(ending.error()))
     }
 

@@ -87,3 +87,28 @@ fn a_process_whose_rank_is_alive_is_refused() {
     members.go(1);
     members.finish().expect_success();
 }
+
+/// With one replica: two nodes, each of which keeps what the other has, go at the same time, and where one was killed just
+/// before, what it had is on its way then.
+#[test]
+fn nodes_that_leave_at_once_leave_everything_behind() {
+    for (victim, leavers, stayers) in [(None, [1, 2], vec![0, 3]), (Some(3), [1, 2], vec![0])] {
+        let stays: u32 = stayers.iter().map(|rank| 1 << rank).sum();
+        let mut running = scenario!("leavers").nodes(4).arg("stays", stays).start();
+        running.await_all_at("working");
+        if let Some(victim) = victim {
+            running.kill(victim);
+        }
+        leavers.iter().for_each(|rank| running.go(*rank));
+        for rank in leavers {
+            running.await_at(rank, "left");
+            running.await_end(rank);
+        }
+        for stage in ["checked", "left"] {
+            stayers.iter().for_each(|rank| running.go(*rank));
+            stayers.iter().for_each(|rank| running.await_at(*rank, stage));
+        }
+        let report = running.finish();
+        (0..4).filter(|rank| Some(*rank) != victim).for_each(|rank| report.expect_code(rank as usize, 0));
+    }
+}

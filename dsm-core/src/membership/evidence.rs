@@ -50,9 +50,9 @@ impl Evidence {
                 self.departed.insert(node, member.incarnation);
             }
         }
-        let leaving = self.mine.leaving;
         self.others.clear();
-        self.mine = Claims { leaving, ..Claims::default() };
+        // Who wanted to leave may have kept something for whoever did, and has to see to that first.
+        self.mine = Claims::default();
         let is_member = |node: &NodeId, incarnation: &Incarnation| {
             new.member(*node).is_some_and(|member| member.incarnation == *incarnation)
         };
@@ -176,7 +176,9 @@ impl Evidence {
             .iter()
             .filter(|node| self.say(voters, *node, |claims| claims.refused) >= voters.majority());
         let cut: Copyset = refused.collect::<Copyset>().union(self.union(|claims| claims.dead));
-        let mut gone = cut.union(self.union(|claims| claims.leaving));
+        // One at a time: two that leave at once may keep each other's pages.
+        let leaver = self.union(|claims| claims.leaving).minus(cut).iter().next();
+        let mut gone = leaver.map_or(cut, |leaver| cut.with(leaver));
         if members.minus(gone).is_empty() {
             // Somebody has to be the last to go; if nobody is left at all, nothing is left to be agreed on.
             gone = gone.without(members.minus(cut).iter().next()?);

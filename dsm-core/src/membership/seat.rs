@@ -279,6 +279,7 @@ impl<S: ConfigStore> Seat<S> {
         if is_gone || (self.leaving && self.view.members().len() == 1) {
             return self.removed(self.view.id(), out);
         }
+        self.leaving = false;
         if self.history.len() == HISTORY_LENGTH {
             self.history.pop_front();
         }

@@ -41,7 +41,7 @@ pub(crate) fn dsm() -> &'static Dsm {
         let caller = Caller::new(sender, Arc::new(EventFd::new().expect("an eventfd")));
         thread::spawn(move || Engine::new(region).run(&orders));
         let node = Node::new(NodeId(0), 1, *region.geometry(), caller).with_replicas(1);
-        Dsm::new(Node::install(node).expect("the only node of the test process"), || Ok(()))
+        Dsm::new(Node::install(node).expect("the only node of the test process"), |_| Ok(()))
     })
 }
 
@@ -77,7 +77,7 @@ impl Engine {
                 // Who asked may have given up.
                 Order::Count(answer) => drop(answer.send(Stats::default())),
                 Order::Examine(_) => unreachable!("there are no page tables here to examine"),
-                Order::Stop => return,
+                Order::Stop(_) => return,
             }
         }
     }

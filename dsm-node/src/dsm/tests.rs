@@ -65,7 +65,7 @@ fn a_panic_does_not_wait_for_the_other_nodes() {
     // As one is while another node is not done.
     let (node, _unanswered) = unanswered();
     let (ended, end) = mpsc::channel();
-    let membership = Dsm::new(node, move || {
+    let membership = Dsm::new(node, move |_| {
         ended.send(()).unwrap();
         Ok(())
     });
@@ -352,7 +352,7 @@ fn what_is_freed_in_a_section_is_not_used_again_in_it() {
 #[test]
 fn a_node_that_was_evicted_says_so_and_tells_no_more_views() {
     let (node, asked) = unanswered();
-    let membership = Dsm::new(node, || Ok(()));
+    let membership = Dsm::new(node, |_| Ok(()));
     let mut views = membership.views();
     let waiting = node.start(Command::Sync).unwrap();
     let first = dsm_core::View::first([0, 1].map(|rank| (NodeId(rank), Incarnation(1), Host(0))), 1);
@@ -373,7 +373,7 @@ fn a_node_that_was_evicted_says_so_and_tells_no_more_views() {
 #[test]
 fn a_program_that_follows_views_is_told_of_the_end() {
     let (node, _asked) = unanswered();
-    let membership = Dsm::new(node, || Ok(()));
+    let membership = Dsm::new(node, |_| Ok(()));
     let mut views = membership.views();
     let waits = thread::spawn(move || views.next());
     node.end(Ending::NoQuorum);

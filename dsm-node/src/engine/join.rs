@@ -79,7 +79,7 @@ fn try_join(config: Config) -> Result<Dsm> {
     node.publish_view(&view);
     let parts = Parts { me, geometry, habitat, view, standing, region, mesh, orders, wake, log: log.clone() };
     let thread = start(Engine::new(node, parts)?)?;
-    Ok(Dsm::new(node, move || end(node, thread, &log)))
+    Ok(Dsm::new(node, move |patience| end(node, thread, &log, patience)))
 }
 
 /// How a node came to be a member.
@@ -167,6 +167,7 @@ impl Engine {
             recovering: None,
             failpoints: failpoints::from_environment()?,
             departing: false,
+            departure: None,
             stopping: false,
         };
         engine.install_at_links();
@@ -197,14 +198,14 @@ fn start(engine: Engine) -> Result<JoinHandle<()>> {
 }
 
 /// The end of a node: tells the engine, and waits until it has given up the region, and what it said is out.
-fn end(node: &'static Node, thread: JoinHandle<()>, log: &Logger) -> Result<()> {
+fn end(node: &'static Node, thread: JoinHandle<()>, log: &Logger, patience: Option<Duration>) -> Result<()> {
     node.mark_left();
-    node.stop()?;
+    node.stop(patience)?;
     // A panic of the engine ends the process: there is no other way to come back without a result.
     let _ = thread.join();
     // A log that is stuck, behind the lock of a program's thread perhaps, does not keep the node from ending.
     log.flush(LOG_PATIENCE);
-    Ok(())
+    node.check()
 }
 
 fn formation(config: Config, habitat: Habitat, witness: bool) -> Result<Formation> {

@@ -426,6 +426,7 @@ impl Engine {
             return;
         }
         self.departing |= reply == Reply::Left;
+        self.note_departure(call);
         if let Some(answer) = self.answers.remove(&call) {
             // Who asked may have given up.
             let _ = answer.send(reply);

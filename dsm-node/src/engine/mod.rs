@@ -14,6 +14,7 @@
 mod act;
 mod admission;
 mod copies;
+mod departure;
 mod examine;
 mod failpoints;
 mod faults;
@@ -36,6 +37,7 @@ use crate::transport::{Habitat, Heard, Incoming, Link, Mesh, Stream, Voice};
 use crate::uffd::FaultBuffer;
 use copies::Copies;
 use crossbeam_channel::{Receiver, Sender};
+use departure::Departure;
 use dsm_core::failpoint::Failpoints;
 use dsm_core::membership::Fact;
 use dsm_core::{Actions, CallId, Copyset, Event, Geometry, Machine, NodeId, Reply};
@@ -51,10 +53,6 @@ use timers::{Reminder, Timers};
 
 /// How long a node that is done waits for its peers to hang up, before it ends without them.
 const GOODBYE_PATIENCE: Duration = Duration::from_secs(2);
-
-/// A node that ends though others have not, as when its program panics, gives the others so long to agree that it is no
-/// member any more. They find out by themselves otherwise.
-const DEPARTURE_PATIENCE: Duration = Duration::from_secs(1);
 
 /// Messages of one peer, or orders, that are taken before others have their turn and answers go out: enough to make
 /// little of a turn's system calls, and done within some tens of microseconds.
@@ -101,6 +99,8 @@ pub(super) struct Engine {
     failpoints: Failpoints,
     /// Every program is done: peers that hang up have left, and are not lost.
     departing: bool,
+    /// This node's program is done, while others may not be.
+    departure: Option<Departure>,
     stopping: bool,
 }
 
@@ -144,6 +144,7 @@ impl Engine {
             self.take_turns(None)?;
             self.fire_timers()?;
             self.mind_the_time()?;
+            self.mind_the_departure()?;
             self.flush_all();
             self.faults.note_clocks();
         }
@@ -234,7 +235,7 @@ impl Engine {
                     // As above.
                     let _ = answer.send(self.examine());
                 }
-                Order::Stop => self.stop()?,
+                Order::Stop(patience) => self.stop(patience)?,
             }
         }
         self.come_back_to(Source::Orders);
@@ -375,16 +376,6 @@ impl Engine {
         self.tell_membership(Fact::Suspected { node: peer })
     }
 
-    /// This node's program is done. Where the others are not, they are told that it goes, and have a moment to agree.
-    fn stop(&mut self) -> Result<()> {
-        if self.departing {
-            self.stopping = true;
-            return Ok(());
-        }
-        self.timers.set(Reminder::Stop, self.timers.now() + DEPARTURE_PATIENCE);
-        self.tell_membership(Fact::Leave)
-    }
-
     fn fire_timers(&mut self) -> Result<()> {
         if !self.timer_ran_out {
             return Ok(());
@@ -399,7 +390,7 @@ impl Engine {
                         self.mark_unflushed(peer);
                     }
                 }
-                Reminder::Stop => self.stopping = true,
+                Reminder::Stop => self.end_departure(now),
                 Reminder::Membership => self.mind_the_time()?,
                 Reminder::Doubt => self.look_at_peers(now)?,
                 Reminder::Discard => self.discard_all()?,

@@ -81,6 +81,9 @@ const PROOF_DELAY: (u64, u64) = (50_000, 5_000_000);
 /// How much too fast a clock is that breaks the clock assumption.
 const FAST_MILLIONTHS: i64 = 600_000;
 
+/// What a node that wants to leave takes in each view until others keep what it has.
+const HAND_OVER_DELAY: u64 = 10_000_000;
+
 /// What others take to see that connections are closed.
 const CLOSED_DELAY: (u64, u64) = (20_000, 2_000_000);
 
@@ -267,7 +270,13 @@ impl<S: ConfigStore> World<S> {
         let local = self.processes[process].clock.shows(self.now);
         match intent {
             Intent::Send { to, packet } => self.send(process, to, packet),
-            Intent::Install(view) => self.checks.installed(self.now, &mut self.processes, process, view)?,
+            Intent::Install(view) => {
+                self.checks.installed(self.now, &mut self.processes, process, view)?;
+                if self.processes[process].leaving {
+                    // What it keeps for others has changed: it sees to that, and wants to leave then.
+                    self.schedule(HAND_OVER_DELAY, Happening::Tell(process, Fact::Leave));
+                }
+            }
             Intent::Freeze => {
                 if self.mutant != Some(Mutant::IgnoresFreeze) {
                     self.processes[process].frozen = Some(local);

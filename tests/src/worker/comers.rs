@@ -1,9 +1,10 @@
 //! Nodes that come when others work already, and go before them.
 
 use super::{Arguments, Outcome, Scenario, at, await_go, fact};
-use dsm_node::{Dsm, DsmMutex, Error, collections::DsmList};
+use dsm_node::{Dsm, DsmMutex, Error, Shared, collections::DsmList};
+use std::sync::atomic::{AtomicU64, Ordering};
 
-pub(super) const SCENARIOS: &[(&str, Scenario)] = &[("comers", comers)];
+pub(super) const SCENARIOS: &[(&str, Scenario)] = &[("comers", comers), ("leavers", leavers)];
 
 /// Ranks that may have appended something.
 const RANKS: u64 = 8;
@@ -48,5 +49,43 @@ fn count_items(list: &DsmMutex<DsmList<u64>>, count: u64) -> Result<(), Error> {
     }
     let told: Vec<String> = found.iter().map(u64::to_string).collect();
     fact(&format!("found {count}"), told.join(" "));
+    Ok(())
+}
+
+/// Pages of [`Own`].
+const OWN_WORDS: usize = 1 << 15;
+
+/// What one node alone has stored to.
+#[derive(Shared)]
+#[repr(C)]
+struct Own {
+    words: [AtomicU64; OWN_WORDS],
+}
+
+/// Stores to pages of its own; then either leaves when told to, or looks first whether everybody's pages are there.
+fn leavers(arguments: &Arguments) -> Outcome {
+    let stays = arguments.number("stays");
+    at("join");
+    let dsm = Dsm::join()?;
+    let name = |rank: u32| format!("own {rank}");
+    let new = |_: &Dsm| Ok(Own { words: [const { AtomicU64::new(0) }; OWN_WORDS] });
+    let mine = dsm.root(&name(dsm.rank()), new)?;
+    mine.words.iter().for_each(|word| word.store(u64::from(dsm.rank()) + 1, Ordering::Relaxed));
+    dsm.sync()?;
+    dsm.barrier()?;
+    at("working");
+    await_go();
+    if stays >> dsm.rank() & 1 != 0 {
+        for rank in 0..dsm.size() {
+            let theirs = dsm.root(&name(rank), |_| Err::<Own, _>(Error::NotJoined))?;
+            let all = theirs.words.iter().all(|word| word.load(Ordering::Relaxed) == u64::from(rank) + 1);
+            assert!(all, "pages of rank {rank} are not what they were");
+        }
+        at("checked");
+        await_go();
+    }
+    at("leave");
+    dsm.leave()?;
+    at("left");
     Ok(())
 }
