@@ -81,12 +81,6 @@ pub enum Error {
     /// This process has not joined a cluster, or has left it.
     #[error("this process is not in a cluster: it has not joined, or has left")]
     NotJoined,
-    /// A peer died, and with it what this call needed.
-    #[error("rank {rank} is gone; this call cannot complete")]
-    PeerLost {
-        /// The rank of the peer.
-        rank: u32,
-    },
     /// What this call needed is lost: it went with every node that held it.
     #[error("{0}")]
     Lost(Lost),

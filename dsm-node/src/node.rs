@@ -289,7 +289,6 @@ impl Node {
 
     fn settle(&self, reply: Reply) -> Result<Reply> {
         match reply {
-            Reply::PeerLost { node } => Err(Error::PeerLost { rank: node.rank() }),
             Reply::Lost(lost) => Err(Error::Lost(Lost::new(&self.geometry, lost))),
             other @ (Reply::Locked { .. }
             | Reply::LockDenied { .. }
@@ -302,7 +301,9 @@ impl Node {
             | Reply::Root(_)
             | Reply::Span(_)
             | Reply::SpanDenied { .. }
-            | Reply::SpanFound(_)) => Ok(other),
+            | Reply::SpanFound(_)
+            // Only machines without a membership answer so: whoever called says that it did not expect that.
+            | Reply::PeerLost { .. }) => Ok(other),
         }
     }
 }

@@ -87,13 +87,6 @@ pub struct Arguments {
 
 /// Starts the nodes, follows them, and shows what came of it.
 pub fn run(arguments: &Arguments) -> ExitCode {
-    if let Some(replicas) = arguments.replicas.filter(|replicas| *replicas >= arguments.nodes) {
-        let nodes = arguments.nodes;
-        return fail(&format!(
-            "{nodes} nodes keep no {replicas} replicas; there are {} others at most",
-            nodes - 1
-        ));
-    }
     let started = Instant::now();
     let mut pending = Pending::new(&arguments.kill, arguments.items);
     let (lines, received) = channel();
@@ -218,7 +211,12 @@ fn judge(outcome: &Outcome, tally: &Tally, summary: &Summary, stalled: bool) -> 
     if let Some((rank, code)) = outcome.first_failure {
         let status = || outcome.nodes.get(rank as usize).and_then(|node| node.status);
         let ended = || status().map_or_else(|| format!("exit code {code}"), |status| status.to_string());
-        let cause = tally.failure(rank).map_or_else(|| format!("ended with {}", ended()), str::to_owned);
+        let ending = outcome.nodes.get(rank as usize).map(|node| node.ending);
+        let cause = match (tally.failure(rank), ending) {
+            (Some(failure), _) => failure.to_owned(),
+            (None, Some(ending @ Ending::Unreachable)) => format!("was {ending}"),
+            (None, _) => format!("ended with {}", ended()),
+        };
         eprintln!("dsm-demo: rank {rank}: {cause}");
         return ExitCode::from(u8::try_from(code).unwrap_or(u8::MAX));
     }

@@ -73,11 +73,7 @@ fn take_part(arguments: &Arguments) -> Result<ExitCode, Error> {
         }
     };
     report(&dsm, Report { acknowledged, verdict, ..Report::default() });
-    match dsm.leave() {
-        // This node is done, and so are those that live.
-        Ok(()) | Err(Error::PeerLost { .. }) => Ok(code),
-        Err(error) => Err(error),
-    }
+    dsm.leave().map(|()| code)
 }
 
 /// Appends this node's share, and counts what was acknowledged.
@@ -119,7 +115,7 @@ fn examine(
     let gathered = match appended.and_then(|()| dsm.barrier()) {
         Ok(_) => Ok(()),
         // The walk shows what is left.
-        Err(error @ (Error::Lost(_) | Error::PeerLost { .. })) => Err(error),
+        Err(error @ Error::Lost(_)) => Err(error),
         Err(error) => return Err(error),
     };
     let mut progress = Progress::start();

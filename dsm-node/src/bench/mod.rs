@@ -61,7 +61,8 @@ enum Measure {
     /// nodes append to, without replicas and with one.
     Commit,
     /// From the kill of one of four nodes, with 256 MiB touched, to the first fault that is resolved though its page's
-    /// owner died, beside the time that the kernel takes to end the process.
+    /// owner died, beside the time that the kernel takes to end the process: it is known before that that it cannot run
+    /// any more, so the ratio may be below one.
     Recovery,
 }
 
@@ -169,16 +170,8 @@ fn measure_all(measures: &[Measure]) -> Result<Map<String, Value>> {
 
 /// Starts the nodes, and takes the figures from the last line that rank 0 prints.
 fn measure_coherence(measures: &[Measure]) -> Result<Map<String, Value>> {
-    let program = std::env::current_exe()
-        .map_err(|error| Error::io("finding this program to start it again", error))?;
     let names: Vec<&str> = measures.iter().map(|measure| measure.name()).collect();
-    let cluster = Launch::new(program)
-        .arg("bench")
-        .nodes(2)
-        .replicas(0)
-        .env(NODE_VARIABLE, names.join(","))
-        .output(Output::Captured)
-        .spawn()?;
+    let cluster = launch(2, 0, &names.join(",")).output(Output::Captured).spawn()?;
     let outcome = cluster.wait(PATIENCE);
     let said = |rank: usize| outcome.nodes.get(rank).map_or("", |node| node.stderr.trim());
     let figures = outcome.nodes.first().and_then(|node| node.stdout.lines().last());
@@ -190,6 +183,12 @@ fn measure_coherence(measures: &[Measure]) -> Result<Map<String, Value>> {
             said(1)
         ))),
     }
+}
+
+/// Nodes of this program that measure what `what` says.
+fn launch(nodes: u32, replicas: u32, what: &str) -> Launch {
+    let program = std::env::current_exe().unwrap_or_else(|_| "/proc/self/exe".into());
+    Launch::new(program).arg("bench").nodes(nodes).replicas(replicas).env(NODE_VARIABLE, what)
 }
 
 fn print(figures: &Map<String, Value>, json: bool) {

@@ -2,7 +2,7 @@
 //! the others up. Each has a cluster of its own, with as many replicas as it is about.
 
 use super::floor::{self, nanos_since};
-use super::{Figure, NODE_VARIABLE, PATIENCE};
+use super::{Figure, PATIENCE};
 use crate::Shared;
 use crate::collections::DsmList;
 use crate::config::Builder;
@@ -122,12 +122,7 @@ pub(super) fn recovery() -> Result<Map<String, Value>> {
 }
 
 fn job(name: &str, nodes: u32, replicas: u32) -> Launch {
-    let program = std::env::current_exe().unwrap_or_else(|_| "/proc/self/exe".into());
-    Launch::new(program)
-        .arg("bench")
-        .nodes(nodes)
-        .replicas(replicas)
-        .env(NODE_VARIABLE, format!("{JOB}{name}"))
+    super::launch(nodes, replicas, &format!("{JOB}{name}"))
 }
 
 /// What the variable begins with that tells a node which of these jobs is its.
@@ -144,12 +139,12 @@ fn figures_of(cluster: Cluster) -> Result<Map<String, Value>> {
 }
 
 fn await_ready(cluster: &Cluster, received: &Receiver<Line>) -> Result<()> {
-    let mut ready = 0;
+    let (start, mut ready) = (Instant::now(), 0);
     while ready < NODES {
         let late = |_| {
             Error::Argument(format!("the nodes were not ready in time: {}", cluster.wait(Duration::ZERO)))
         };
-        let line = received.recv_timeout(PATIENCE).map_err(late)?;
+        let line = received.recv_timeout(PATIENCE.saturating_sub(start.elapsed())).map_err(late)?;
         ready += u32::from(line.text == READY);
     }
     Ok(())

@@ -184,7 +184,8 @@ impl Builder {
     }
 
     /// How many further nodes keep a copy of what was committed, and so how many crashes the cluster survives without
-    /// loss: 1 unless said otherwise, and none in a cluster of one node. With 0, nothing is replicated.
+    /// loss: 1 unless said otherwise, and none in a cluster of one node. With 0, nothing is replicated. While there are
+    /// fewer other nodes than that, all of them do: those that join later make up for it.
     pub fn replicas(mut self, replicas: u32) -> Builder {
         self.replicas = Some(replicas);
         self

@@ -35,6 +35,7 @@ pub use output::{Line, Output, Stream};
 
 use crate::error::{Error, Result};
 use dsm_core::limits;
+use dsm_core::membership::Settings;
 use meeting::Meeting;
 use process::Process;
 use std::ffi::{OsStr, OsString};
@@ -160,8 +161,9 @@ impl Launch {
     /// Starts the nodes.
     ///
     /// # Errors
-    /// [`Error::Config`] for a count of nodes that cannot be or a kill of a rank that is none, [`Error::Io`] when a node
-    /// cannot be started; those that were started before it are ended.
+    /// [`Error::Config`] for a count of nodes that cannot be, as many replicas as nodes or more, a lease that is too short or
+    /// too long, or a kill of a rank that is none; [`Error::Io`] when a node cannot be started: those that were started before
+    /// it are ended.
     pub fn spawn(self) -> Result<Cluster> {
         self.check()?;
         let meeting = meeting::bind(self.transport)?;
@@ -192,6 +194,15 @@ impl Launch {
         if let Some((_, rank)) = self.plan.kills.iter().find(|(_, rank)| *rank >= self.nodes) {
             let last = self.nodes - 1;
             return Err(Error::Config(format!("rank {rank} cannot be killed; ranks are from 0 to {last}")));
+        }
+        if let Some(replicas) = self.replicas.filter(|replicas| *replicas >= self.nodes) {
+            let (nodes, others) = (self.nodes, self.nodes - 1);
+            return Err(Error::Config(format!(
+                "{nodes} nodes keep no {replicas} replicas; there are {others} others at most"
+            )));
+        }
+        if let Some(lease) = self.lease {
+            Settings::default().with_lease(lease).map_err(|error| Error::Config(error.to_string()))?;
         }
         Ok(())
     }

@@ -92,21 +92,26 @@ impl Outcome {
     }
 }
 
+impl fmt::Display for Ending {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Ending::Itself => "by itself",
+            Ending::Killed => "killed on request",
+            Ending::Unreachable => "killed because others could not reach it",
+            Ending::AfterAnother => "killed after another had failed",
+            Ending::Overdue => "was still running when the time was over",
+            Ending::Dropped => "killed when its cluster was dropped",
+        })
+    }
+}
+
 /// What a test wants to read when it fails: each node's end, and what it printed.
 impl fmt::Display for Outcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "{} nodes, {:.3} s:", self.nodes.len(), self.elapsed.as_secs_f64())?;
         for node in &self.nodes {
-            let why = match node.ending {
-                Ending::Itself => "by itself",
-                Ending::Killed => "killed on request",
-                Ending::Unreachable => "killed because others could not reach it",
-                Ending::AfterAnother => "killed after another had failed",
-                Ending::Overdue => "was still running when the time was over",
-                Ending::Dropped => "killed when its cluster was dropped",
-            };
             match node.status {
-                Some(status) => writeln!(f, "  rank {}: {status}, {why}", node.rank)?,
+                Some(status) => writeln!(f, "  rank {}: {status}, {}", node.rank, node.ending)?,
                 None => writeln!(f, "  rank {}: could not be ended", node.rank)?,
             }
             for (name, text) in [("stdout", &node.stdout), ("stderr", &node.stderr)] {

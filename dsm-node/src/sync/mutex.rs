@@ -109,13 +109,19 @@ impl<T: Shared> DsmMutex<T> {
 
     /// Takes the lock if nobody holds it. Asks the lock's home, but does not queue there.
     ///
+    /// Blocks on the lock's home; in a cluster with replicas, right after a section of this node under the same lock, also on
+    /// the nodes that keep this node's commits, until they have that section; and when a node dies, for as long as it takes
+    /// to agree on that.
+    ///
     /// # Errors
     /// As [`DsmMutex::lock`], and [`LockError::WouldBlock`].
     pub fn try_lock(&self) -> Result<DsmMutexGuard<'_, T>, LockError<'_, T>> {
         self.acquire(Patience::None)
     }
 
-    /// Waits for the lock, for `patience` at most.
+    /// Waits for the lock, for `patience` at most; then gives its place in the queue up, which takes an answer of the lock's
+    /// home: when that has died, for as long as it takes to agree on that. If the lock was granted meanwhile, it is this
+    /// thread's after all.
     ///
     /// # Errors
     /// As [`DsmMutex::lock`], and [`LockError::Timeout`] with the rank that held the lock then.

@@ -150,7 +150,6 @@ fn kind_of(error: &Error) -> &'static str {
         Error::Refused { .. } => "Refused",
         Error::AlreadyJoined => "AlreadyJoined",
         Error::NotJoined => "NotJoined",
-        Error::PeerLost { .. } => "PeerLost",
         Error::Lost(_) => "Lost",
         Error::Evicted { .. } => "Evicted",
         Error::NoQuorum => "NoQuorum",

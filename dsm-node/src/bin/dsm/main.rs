@@ -34,6 +34,15 @@ enum Command {
 }
 
 #[derive(clap::Args)]
+#[command(
+    after_help = "Measures: local_fault, read_miss, write_miss, upgrade, ping_pong, first_touch, lock_handoff, barrier (two \
+                        nodes, nothing replicated); commit, recovery (with one replica).\n\
+                        commit gives commit, commit_16 and commit_256: a record of 1, 16 and 256 pages beside a TCP round \
+                        trip of as many bytes; and append_k0 and append_k1: an item of a list that four nodes append to, \
+                        without replicas and with one. recovery: from the kill of a node, with 256 MiB touched, to the first \
+                        page of it that somebody gets, beside the time in which the kernel reports its end.\n\
+                        In JSON each is an object of unit, p50, p99, floor_p50 and ratio."
+)]
 struct BenchArguments {
     /// Measure this only, such as `read_miss`
     #[arg(long, value_name = "NAME")]

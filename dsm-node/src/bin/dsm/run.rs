@@ -15,7 +15,8 @@ use std::time::Duration;
 #[command(
     after_help = "Each line that a node prints is shown after its [rank]. Signals are passed on to all nodes. \
                         When a node fails, the others go on to their end if the nodes keep replicas, and have 5 s to end \
-                        if they do not. The exit code is that of the first that failed, or 128 plus the number of the \
+                        if they do not. A node that the others cannot reach is ended, so that they know that it is \
+                        gone. The exit code is that of the first that failed, or 128 plus the number of the \
                         signal that ended it; a node that --kill has ended does not count.\n\n\
                         Each node finds its place in DSM_RANK, DSM_NODES, DSM_RENDEZVOUS and DSM_TRANSPORT, and what \
                         the cluster is to survive in DSM_REPLICAS and DSM_LEASE; `Dsm::join()` reads them all.\n\n\
@@ -111,7 +112,11 @@ fn pass_on(mut signals: Signals, nodes: &Signaller) {
 /// takes the run for one that has survived them.
 fn report(outcome: &Outcome, kills: &[Kill]) {
     if let Some((rank, code)) = outcome.first_failure {
-        eprintln!("dsm: rank {rank} failed first, with exit code {code}");
+        let node = outcome.nodes.iter().find(|node| node.rank == rank);
+        match node.filter(|node| node.ending == Ending::Unreachable) {
+            Some(node) => eprintln!("dsm: rank {rank} failed first: it was {}", node.ending),
+            None => eprintln!("dsm: rank {rank} failed first, with exit code {code}"),
+        }
     }
     for Kill { rank, after } in kills {
         let node = outcome.nodes.iter().find(|node| node.rank == *rank);
