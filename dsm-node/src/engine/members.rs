@@ -18,7 +18,7 @@ use crate::error::Result;
 use crate::node::{Call, Ending};
 use crate::pidfd;
 use crate::signals;
-use crate::transport::{Habitat, Link, Member, Peer, Stream};
+use crate::transport::{Habitat, Member, Peer, Stream};
 use crate::witness::{Channel, ToLauncher, ToNode, WitnessPacket};
 use dsm_core::failpoint::Moment;
 use dsm_core::membership::{Fact, Identity, Intent, Membership, OmniStore, Settings, VoterId};
@@ -147,24 +147,26 @@ impl Engine {
 
     /// A process is connected that wants to be a member. Until it is, nothing but words about membership is exchanged.
     pub(super) fn let_in(&mut self, peer: NodeId, stream: Stream, member: &Member) -> Result<()> {
-        if peer == self.me || self.machine.view().members().contains(peer) {
-            // The rank was taken meanwhile.
+        if peer == self.me {
             return Ok(());
         }
-        self.hang_up(peer);
-        let Some(place) = self.links.get_mut(peer.index()) else { return Ok(()) };
-        // A page fits into memory, so its size fits.
-        let mut link = Link::new(peer, self.geometry.page_size() as usize);
-        link.install(self.machine.view().id());
-        self.mesh.reconnect.count_in(peer, link.received_handle());
-        if link.attach(stream, 0).is_err() {
+        match self.machine.view().member(peer).map(|it| it.incarnation) {
+            None => self.meet(peer, member.incarnation),
+            // The members have agreed on it before this was read: its link waits for the connection.
+            Some(life) if life == member.incarnation => {}
+            // The rank was taken meanwhile.
+            Some(_) => return Ok(()),
+        }
+        let Some(link) = self.links.get_mut(peer.index()).and_then(Option::as_mut) else { return Ok(()) };
+        if link.is_attached() || link.attach(stream, 0).is_err() {
             // Nothing was said on it that could be missing.
             return Ok(());
         }
         if let Some(descriptor) = link.descriptor() {
             self.poller.watch_peer(peer, descriptor)?;
         }
-        *place = Some(link);
+        self.mesh.reconnect.end(peer);
+        self.mark_unflushed(peer);
         self.watch_peer(peer, Peer { incarnation: member.incarnation, habitat: member.habitat })
     }
 
@@ -174,6 +176,7 @@ impl Engine {
         for intent in std::mem::take(&mut self.members.intents) {
             self.follow(intent)?;
         }
+        self.call_missing();
         self.tell_membership(Fact::Tick)
     }
 
@@ -266,10 +269,12 @@ impl Engine {
     }
 
     /// The members have agreed on another view, and this node is in it.
-    fn install_view(&mut self, view: View) -> Result<()> {
+    pub(super) fn install_view(&mut self, view: View) -> Result<()> {
         let id = view.id();
         let (before, members) = (self.machine.view().members(), view.members());
         self.log.info(format!("{id} with {members:?}, after {before:?}"));
+        // Who is new may not be connected yet: what is said to it waits at its link.
+        self.meet_members(&view);
         for link in self.links.iter_mut().flatten() {
             link.install(id);
         }
@@ -284,6 +289,7 @@ impl Engine {
         self.node.publish_view(&view);
         self.recovery_begins(id);
         self.handle(Event::ViewInstalled(view))?;
+        self.call_missing();
         self.catch_up()
     }
 

@@ -350,13 +350,18 @@ fn late_and_mismatched_joiners_are_refused_and_nobody_notices() {
     check_all_pairs(&mut meshes);
 }
 
+/// The process that has the rank `peer`.
+fn life(mesh: &Mesh, peer: u16) -> Incarnation {
+    mesh.peers[&NodeId(peer)].incarnation
+}
+
 /// Lets the transport's threads bring the link to `peer` back.
 fn recover(mesh: &mut Mesh, peer: u16) {
-    mesh.reconnect.begin(NodeId(peer));
+    mesh.reconnect.begin(NodeId(peer), life(mesh, peer));
     loop {
         match mesh.incoming.recv_timeout(PATIENCE).expect("an answer comes") {
-            Incoming::Reconnected { peer: found, stream, received_through } => {
-                assert_eq!(found, NodeId(peer));
+            Incoming::Reconnected { peer: found, life: of, stream, received_through } => {
+                assert_eq!((found, of), (NodeId(peer), life(mesh, peer)));
                 return link(mesh, peer).attach(stream, received_through).expect("the peers agree");
             }
             Incoming::Garbage { .. } => {}
@@ -400,7 +405,7 @@ fn a_dead_peer_is_unreachable_from_both_sides_in_bounded_time() {
     drop(meshes.remove(1));
     let began = Instant::now();
     for mesh in &meshes {
-        mesh.reconnect.begin(NodeId(1));
+        mesh.reconnect.begin(NodeId(1), life(mesh, 1));
     }
     for mesh in &meshes {
         let incoming = mesh.incoming.recv_timeout(PATIENCE).expect("an answer comes");

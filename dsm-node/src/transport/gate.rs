@@ -40,6 +40,8 @@ pub(crate) enum Incoming {
     Reconnected {
         /// Which peer.
         peer: NodeId,
+        /// Which process: another may have taken its rank meanwhile, whose link is another.
+        life: Incarnation,
         /// The connection, with the handshake done.
         stream: Stream,
         /// The last frame that the peer has.
@@ -59,6 +61,8 @@ pub(crate) enum Incoming {
     PeerUnreachable {
         /// Which peer.
         peer: NodeId,
+        /// Which process.
+        life: Incarnation,
         /// What was tried last.
         cause: String,
     },
@@ -176,8 +180,8 @@ struct State {
     former: BTreeMap<NodeId, Member>,
     /// What the links have received, by rank.
     received: BTreeMap<NodeId, Arc<AtomicU64>>,
-    /// Peers that are to call again, and until when.
-    awaited: Vec<(NodeId, Instant)>,
+    /// Peers that are to call again, which process of each, and until when.
+    awaited: Vec<(NodeId, Incarnation, Instant)>,
 }
 
 impl Gate {
@@ -242,6 +246,8 @@ impl Gate {
             Purpose::Enter { cluster } => match self.check_candidate(&state, cluster, hello) {
                 Ok(member) => {
                     state.candidates.insert(hello.rank, member.clone());
+                    // What this node has of a predecessor, it does not have of this one.
+                    state.received.remove(&hello.rank);
                     Verdict::Enter(member)
                 }
                 Err(refusal) => Verdict::Refuse(refusal),
@@ -330,27 +336,31 @@ impl Gate {
         (refusal, self.state.lock().joins.clone().filter(|_| !unknown))
     }
 
-    /// Gives `peer` until then to call again.
-    pub fn await_call(&self, peer: NodeId, until: Instant) {
+    /// Gives the process `life` of `peer` until then to call again.
+    pub fn await_call(&self, peer: NodeId, life: Incarnation, until: Instant) {
         let mut state = self.state.lock();
-        state.awaited.retain(|(awaited, _)| *awaited != peer);
-        state.awaited.push((peer, until));
+        state.awaited.retain(|(awaited, ..)| *awaited != peer);
+        state.awaited.push((peer, life, until));
     }
 
     /// `peer` has called.
     pub fn note_call(&self, peer: NodeId) {
-        self.state.lock().awaited.retain(|(awaited, _)| *awaited != peer);
+        self.state.lock().awaited.retain(|(awaited, ..)| *awaited != peer);
     }
 
     /// When the first of the awaited peers is overdue.
     pub fn next_overdue(&self) -> Option<Instant> {
-        self.state.lock().awaited.iter().map(|(_, until)| *until).min()
+        self.state.lock().awaited.iter().map(|(.., until)| *until).min()
     }
 
     /// The peers that are overdue now. They are awaited no longer.
-    pub fn take_overdue(&self, now: Instant) -> Vec<NodeId> {
+    pub fn take_overdue(&self, now: Instant) -> Vec<(NodeId, Incarnation)> {
         let mut state = self.state.lock();
-        state.awaited.extract_if(.., |(_, until)| *until <= now).map(|(peer, _)| peer).collect()
+        state
+            .awaited
+            .extract_if(.., |(.., until)| *until <= now)
+            .map(|(peer, life, _)| (peer, life))
+            .collect()
     }
 }
 

@@ -25,7 +25,7 @@ pub(crate) mod nemesis;
 mod reconnect;
 mod stream;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 
 pub(crate) use endpoint::{Endpoint, Kind};
 pub(crate) use form::{Formation, Mesh, Peer, form};

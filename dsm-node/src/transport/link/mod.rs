@@ -19,7 +19,7 @@ mod view_tests;
 use super::Frames;
 use super::stream::Stream;
 use dsm_core::wire::{self, Header, Kind, MembershipPacket, WireError};
-use dsm_core::{Landing, Message, NodeId, PageId, ViewId};
+use dsm_core::{Incarnation, Landing, Message, NodeId, PageId, ViewId};
 use inbox::{Arrival, Inbox};
 use outbox::{Body, Outbox};
 use std::io;
@@ -34,6 +34,8 @@ const ACKNOWLEDGE_AFTER: u64 = 64;
 /// The session with one peer.
 pub(crate) struct Link {
     peer: NodeId,
+    /// Which process has that rank; not known before the cluster is formed.
+    life: Option<Incarnation>,
     /// The membership that this node speaks for. What the peer says of an earlier one is over, of a later one is ahead.
     view: ViewId,
     stream: Option<Stream>,
@@ -182,6 +184,7 @@ impl Link {
     pub fn new(peer: NodeId, page_size: usize) -> Link {
         Link {
             peer,
+            life: None,
             view: ViewId::FIRST,
             stream: None,
             inbox: Inbox::new(page_size),
@@ -195,9 +198,19 @@ impl Link {
         }
     }
 
+    /// The link is to this process, and to none that has the same rank before or after it.
+    pub fn of(self, life: Incarnation) -> Link {
+        Link { life: Some(life), ..self }
+    }
+
     /// The node at the other end.
     pub fn peer(&self) -> NodeId {
         self.peer
+    }
+
+    /// The process at the other end.
+    pub fn life(&self) -> Option<Incarnation> {
+        self.life
     }
 
     /// The descriptor to poll, while there is a connection.
