@@ -150,15 +150,23 @@ impl Engine {
         if peer == self.me {
             return Ok(());
         }
-        match self.machine.view().member(peer).map(|it| it.incarnation) {
-            None => self.meet(peer, member.incarnation),
-            // The members have agreed on it before this was read: its link waits for the connection.
-            Some(life) if life == member.incarnation => {}
+        let known = self.machine.view().member(peer).map(|it| it.incarnation);
+        if known.is_some_and(|life| life != member.incarnation) {
             // The rank was taken meanwhile.
-            Some(_) => return Ok(()),
+            return Ok(());
+        }
+        // The members may have agreed on it before this was read: then its link waits for the connection.
+        if self.life_of(peer) != Some(member.incarnation) {
+            self.meet(peer, member.incarnation);
         }
         let Some(link) = self.links.get_mut(peer.index()).and_then(Option::as_mut) else { return Ok(()) };
-        if link.is_attached() || link.attach(stream, 0).is_err() {
+        // Of two that come at a time and have called each other, both take the call of the higher rank.
+        if link.is_attached() && (known.is_some() || peer < self.me) {
+            return Ok(());
+        }
+        self.hang_up(peer);
+        let Some(link) = self.links.get_mut(peer.index()).and_then(Option::as_mut) else { return Ok(()) };
+        if link.attach(stream, 0).is_err() {
             // Nothing was said on it that could be missing.
             return Ok(());
         }

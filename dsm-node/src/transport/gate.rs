@@ -245,6 +245,10 @@ impl Gate {
             },
             Purpose::Enter { cluster } => match self.check_candidate(&state, cluster, hello) {
                 Ok(member) => {
+                    if state.knows(hello.rank, hello.incarnation) {
+                        // Both come at a time, or the others were faster: its link counts already.
+                        return Verdict::Enter(member);
+                    }
                     state.candidates.insert(hello.rank, member.clone());
                     // What this node has of a predecessor, it does not have of this one.
                     state.received.remove(&hello.rank);
@@ -267,15 +271,15 @@ impl Gate {
         let cluster = state.cluster.as_ref().ok_or(Refusal::NotRendezvous)?;
         self.terms.compare_late(self.rank, &hello.terms)?;
         self.check_free(cluster, hello)?;
+        let entry =
+            |(rank, it): (&NodeId, &Member)| (*rank, it.incarnation, it.endpoint.to_string(), it.habitat);
         let candidates = state.candidates.iter().filter(|(rank, _)| **rank != hello.rank);
-        let peers = cluster.members.iter().chain(candidates);
         Ok(Running {
             cluster: cluster.id,
             nodes: cluster.nodes,
             witness: cluster.witness,
-            peers: peers
-                .map(|(rank, it)| (*rank, it.incarnation, it.endpoint.to_string(), it.habitat))
-                .collect(),
+            members: cluster.members.iter().map(entry).collect(),
+            candidates: candidates.map(entry).collect(),
         })
     }
 
@@ -296,7 +300,8 @@ impl Gate {
         if rank.index() >= NODES_MAX {
             return Err(Refusal::NoSuchRank { rank, nodes: NODES_MAX as u16 });
         }
-        let taken = rank == self.rank || cluster.members.contains_key(&rank);
+        let member = cluster.members.get(&rank);
+        let taken = rank == self.rank || member.is_some_and(|it| it.incarnation != hello.incarnation);
         if taken { Err(Refusal::Taken { rank }) } else { Ok(()) }
     }
 
@@ -365,6 +370,12 @@ impl Gate {
 }
 
 impl State {
+    /// Whether the process `life` is among the members, or, where this node is none yet, among those that it was told of.
+    fn knows(&self, rank: NodeId, life: Incarnation) -> bool {
+        let members = self.cluster.as_ref().map(|cluster| &cluster.members);
+        members.and_then(|members| members.get(&rank)).is_some_and(|member| member.incarnation == life)
+    }
+
     fn received_through(&self, peer: NodeId) -> u64 {
         self.received.get(&peer).map_or(0, |received| received.load(Ordering::Acquire))
     }
