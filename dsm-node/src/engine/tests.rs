@@ -9,7 +9,9 @@ use crate::region::testing::shape;
 use crate::transport::testing::pair;
 use crate::transport::{Endpoint, Formation, Identity, Kind, Member, Terms, form};
 use dsm_core::membership::Settings;
-use dsm_core::{Host, Incarnation, Landing, Message, View};
+use dsm_core::{
+    Access, Host, Incarnation, Landing, Lost, Message, PageId, Payload, View, ViewId, Want,
+};
 use join::{Parts, Standing};
 use nix::sys::eventfd::EfdFlags;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -60,9 +62,13 @@ fn formation(rank: NodeId, geometry: Geometry, rendezvous: &Endpoint) -> Formati
     }
 }
 
-/// The engine of rank 0, which has a lease, and the mesh of rank 1.
 fn engine() -> (Engine, Mesh) {
-    let geometry = shape(16, PAGE);
+    engine_of(16)
+}
+
+/// The engine of rank 0, which has a lease, in a cluster with so many pages, and the mesh of rank 1.
+fn engine_of(pages: u64) -> (Engine, Mesh) {
+    let geometry = shape(pages, PAGE);
     let rendezvous = Endpoint::Unix { name: format!("dsm-engine-test-{}", life()) };
     let (ours, theirs) = (formation(ME, geometry, &rendezvous), formation(OTHER, geometry, &rendezvous));
     let (incarnation, habitat) = (ours.incarnation, ours.habitat);
@@ -205,4 +211,27 @@ fn a_call_that_fails_at_once_is_not_begun_again_at_once() {
     }
     assert!(engine.mesh.reconnect.is_idle(), "nothing was begun that could have failed again");
     assert!(engine.timers.is_set(Reminder::Call(OTHER)));
+}
+
+#[test]
+fn that_many_pages_are_lost_takes_no_time_for_each_of_them() {
+    /// Nearly 4 GiB: to poison each by itself takes seconds.
+    const PAGES: u64 = 1 << 20;
+    /// What is noted of lost pages is one list for the process: other tests note those below.
+    const FIRST: PageId = PageId(1 << 12);
+    let (mut engine, _other) = engine_of(PAGES);
+    let (run, mapped) = (PAGES - FIRST.0, PageId(PAGES / 2));
+    engine.region.install(mapped, Access::Write, Payload::Zero).expect("installing works");
+    let now = engine.timers.now();
+    assert!(engine.faults.begin(PageId(FIRST.0 + 7), 1, Want::Read, now));
+    let lost = |page| Lost { page, last_owner: Some(OTHER), view: ViewId::FIRST };
+    let began = Instant::now();
+    engine.poison(FIRST, run, lost(FIRST)).expect("it is noted");
+    assert!(began.elapsed() < Duration::from_millis(300), "it took {:?}", began.elapsed());
+    assert_eq!(engine.stats.lost_pages, run);
+    assert_eq!(engine.region.scan(mapped.0..mapped.0 + 1).expect("it can be told"), [Access::None]);
+    assert_eq!(engine.faults.awaited_in(PageId(0), PAGES), [], "who waited is awake, and faults again");
+    // As the machine wants when somebody touches it.
+    engine.poison(mapped, 1, lost(mapped)).expect("it is poisoned");
+    assert_eq!(engine.stats.lost_pages, run);
 }
