@@ -18,7 +18,7 @@ use crate::error::Result;
 use crate::node::{Call, Ending};
 use crate::pidfd;
 use crate::signals;
-use crate::transport::{Habitat, Member, Peer, Stream};
+use crate::transport::{Delivered, Habitat, Member, Peer, Stream};
 use crate::witness::{Channel, ToLauncher, ToNode, WitnessPacket};
 use dsm_core::failpoint::Moment;
 use dsm_core::membership::{Fact, Identity, Intent, Membership, OmniStore, Settings, VoterId};
@@ -32,7 +32,7 @@ use std::os::fd::OwnedFd;
 /// Something that happened while it could not be dealt with.
 pub(super) enum Postponed {
     /// A peer said something: in a view that is not installed, or while this node was frozen.
-    Heard { from: NodeId, view: ViewId, message: Message, aside: Option<Box<[u8]>> },
+    Heard { from: NodeId, view: ViewId, message: Message, body: Delivered },
     /// A thread faulted.
     Fault { page: PageId, want: Want },
     /// The program wants something.
@@ -321,8 +321,8 @@ impl Engine {
     fn catch_up(&mut self) -> Result<()> {
         for postponed in std::mem::take(&mut self.members.postponed) {
             match postponed {
-                Postponed::Heard { from, view, message, aside } => {
-                    self.take_message(from, view, message, aside)?
+                Postponed::Heard { from, view, message, body } => {
+                    self.take_message(from, view, message, body)?
                 }
                 Postponed::Fault { page, want } => self.take_fault(page, want)?,
                 Postponed::Wanted(call) => self.take_call(call)?,
@@ -338,23 +338,25 @@ impl Engine {
         from: NodeId,
         view: ViewId,
         message: Message,
-        aside: Option<Box<[u8]>>,
+        body: Delivered,
     ) -> Result<()> {
         let current = self.machine.view().id();
         if view < current {
             return Ok(());
         }
         if view > current || self.members.frozen {
-            self.members.postponed.push_back(Postponed::Heard { from, view, message, aside });
+            self.members.postponed.push_back(Postponed::Heard { from, view, message, body });
             return Ok(());
         }
         let name = message.name();
         if self.pass(Moment::Receive, name) {
             return Ok(());
         }
-        match aside {
-            Some(bytes) => self.copies.put_aside(from, &message, bytes),
-            None => self.copies.supersede(&message),
+        match body {
+            Delivered::Aside(bytes) => self.copies.put_aside(from, &message, bytes),
+            Delivered::InFrame => self.copies.supersede(&message),
+            // The machine refuses it, or does not need it: what came before it is as it was.
+            Delivered::Nothing => {}
         }
         self.handle(Event::Received { from, message })?;
         if !self.failpoints.is_empty() {

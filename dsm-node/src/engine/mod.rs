@@ -256,8 +256,8 @@ impl Engine {
             let Some(link) = self.links.get_mut(peer.index()).and_then(Option::as_mut) else { return Ok(()) };
             let machine = &self.machine;
             match link.hear(&self.region.frames(), |message| machine.landing(peer, message)) {
-                Ok(Some(Heard::Message { view, message, aside })) => {
-                    self.take_message(peer, view, message, aside)?;
+                Ok(Some(Heard::Message { view, message, body })) => {
+                    self.take_message(peer, view, message, body)?;
                 }
                 Ok(Some(Heard::Packet(packet))) => self.take_packet(peer, *packet)?,
                 Ok(None) => {

@@ -7,10 +7,10 @@ use crate::log::Logger;
 use crate::node::Caller;
 use crate::region::testing::shape;
 use crate::transport::testing::pair;
-use crate::transport::{Endpoint, Formation, Identity, Kind, Member, Terms, form};
+use crate::transport::{Delivered, Endpoint, Formation, Identity, Kind, Member, Terms, form};
 use dsm_core::membership::Settings;
 use dsm_core::{
-    Access, Host, Incarnation, Landing, Lost, Message, PageId, Payload, View, ViewId, Want,
+    Access, Host, Incarnation, Landing, Lost, Message, PageId, Payload, TransactionId, View, ViewId, Want,
 };
 use join::{Parts, Standing};
 use nix::sys::eventfd::EfdFlags;
@@ -234,4 +234,24 @@ fn that_many_pages_are_lost_takes_no_time_for_each_of_them() {
     // As the machine wants when somebody touches it.
     engine.poison(mapped, 1, lost(mapped)).expect("it is poisoned");
     assert_eq!(engine.stats.lost_pages, run);
+}
+
+#[test]
+fn a_grant_that_is_refused_leaves_what_came_before_it() {
+    let (mut engine, _other) = engine();
+    let page = PageId(3);
+    let grant = |number| Message::Grant {
+        page,
+        transaction: TransactionId { node: OTHER, number },
+        access: Access::Read,
+        payload: Payload::Bytes,
+        awaiting: Copyset::EMPTY,
+        contended: false,
+        custody: None,
+    };
+    engine.copies.put_aside(OTHER, &grant(1), Box::from([7; 8]));
+    engine.take_message(OTHER, ViewId::FIRST, grant(2), Delivered::Nothing).expect("it is dropped");
+    assert_eq!(engine.copies.granted(page), Some(&[7; 8][..]));
+    engine.take_message(OTHER, ViewId::FIRST, grant(3), Delivered::InFrame).expect("it is dropped");
+    assert_eq!(engine.copies.granted(page), None);
 }

@@ -89,11 +89,22 @@ pub(crate) enum Heard {
         view: ViewId,
         /// What it says.
         message: Message,
-        /// The bytes behind it, where they were not for the frame of their page.
-        aside: Option<Box<[u8]>>,
+        /// The bytes behind it.
+        body: Delivered,
     },
     /// A word about membership.
     Packet(Box<MembershipPacket>),
+}
+
+/// Where the bytes behind a message have gone.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) enum Delivered {
+    /// There are none, or they were thrown away: whatever their message says, nothing of it is here.
+    Nothing,
+    /// They are in the frame of their page.
+    InFrame,
+    /// They were not for that frame.
+    Aside(Box<[u8]>),
 }
 
 /// What a flush may write.
@@ -425,14 +436,14 @@ impl Link {
             let (header, message) = match arrival {
                 Arrival::Head { header, message } => (header, message),
                 Arrival::Packet { control } => return packet_in(&control).map(Some),
-                Arrival::Page { view, message, aside } => {
+                Arrival::Page { view, message, body } => {
                     // Its header was judged when it came; but the view may have changed since.
                     self.received.fetch_add(1, Ordering::Release);
                     if view < self.view {
                         self.counters.stale += 1;
                         continue;
                     }
-                    return Ok(Some(Heard::Message { view, message, aside }));
+                    return Ok(Some(Heard::Message { view, message, body }));
                 }
             };
             let expected = self.received.load(Ordering::Acquire) + 1;
@@ -472,7 +483,7 @@ impl Link {
                         self.counters.stale += 1;
                         continue;
                     }
-                    return Ok(Some(Heard::Message { view, message, aside: None }));
+                    return Ok(Some(Heard::Message { view, message, body: Delivered::Nothing }));
                 }
             }
         }
