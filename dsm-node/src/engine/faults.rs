@@ -87,6 +87,11 @@ impl Faults {
         true
     }
 
+    /// Since when the thread has waited that has waited longest.
+    pub fn oldest(&self) -> Option<Time> {
+        self.waiting.iter().map(|waiter| waiter.since).min()
+    }
+
     /// Notes the CPU clocks of threads that began to wait for contended pages. To be called when nothing is more
     /// urgent, but before the threads are woken.
     pub fn note_clocks(&mut self) {

@@ -28,6 +28,14 @@ use dsm_core::{
 };
 use std::collections::{BTreeMap, VecDeque};
 use std::os::fd::OwnedFd;
+use std::time::Duration;
+
+/// A thread that has waited so long for a page gives reason to look whether peers live: some ten times as long as a fault
+/// takes whose page comes.
+pub(super) const DOUBT_AFTER: Duration = Duration::from_millis(2);
+
+/// The time between two looks doubles so often while one thread waits: a page may rightly stay away for long.
+const DOUBLINGS_MAX: u32 = 5;
 
 /// Something that happened while it could not be dealt with.
 pub(super) enum Postponed {
@@ -52,13 +60,23 @@ pub(super) struct Members {
     deadline: Time,
     /// The line to the launcher that votes, if there is one and it lives.
     witness: Option<Channel>,
-    /// Descriptors that become readable when a peer's process has ended, where it runs in reach.
-    pidfds: BTreeMap<NodeId, (Incarnation, OwnedFd)>,
+    /// Those peers whose processes run in reach.
+    watched: BTreeMap<NodeId, Watched>,
+    /// How often in a row the peers were looked at while one thread waited for a page.
+    looks: u32,
     /// Whether nothing may leave this node, and nothing may be touched.
     pub frozen: bool,
     pub postponed: VecDeque<Postponed>,
     /// How the membership ended.
     pub ended: Option<Ending>,
+}
+
+/// A peer's process.
+struct Watched {
+    incarnation: Incarnation,
+    process: u32,
+    /// Becomes readable when it has ended.
+    pidfd: OwnedFd,
 }
 
 /// What a membership begins with.
@@ -90,7 +108,8 @@ impl Members {
             intents: Vec::new(),
             deadline: now,
             witness,
-            pidfds: BTreeMap::new(),
+            watched: BTreeMap::new(),
+            looks: 0,
             // Until the first lease.
             frozen: true,
             postponed: VecDeque::new(),
@@ -106,7 +125,8 @@ impl Members {
             intents,
             deadline: now,
             witness: None,
-            pidfds: BTreeMap::new(),
+            watched: BTreeMap::new(),
+            looks: 0,
             frozen: true,
             postponed: said.into(),
             ended: None,
@@ -131,17 +151,47 @@ impl Engine {
     }
 
     fn watch_peer(&mut self, node: NodeId, peer: Peer) -> Result<()> {
-        if let Some((_, pidfd)) = self.members.pidfds.remove(&node) {
-            self.poller.forget(&pidfd);
-        }
+        self.watch_no_more(node);
         if node == self.me || peer.habitat.name_space != self.habitat.name_space {
             return Ok(());
         }
         // One that cannot be watched, having ended already perhaps, is missed by its lease.
-        if let Ok(pidfd) = pidfd::open(peer.habitat.process) {
+        let process = peer.habitat.process;
+        if let Ok(pidfd) = pidfd::open(process) {
             self.poller.watch(Source::Death(node), &pidfd)?;
-            self.members.pidfds.insert(node, (peer.incarnation, pidfd));
+            self.members.watched.insert(node, Watched { incarnation: peer.incarnation, process, pidfd });
         }
+        Ok(())
+    }
+
+    fn watch_no_more(&mut self, node: NodeId) -> Option<Incarnation> {
+        let watched = self.members.watched.remove(&node)?;
+        self.poller.forget(&watched.pidfd);
+        Some(watched.incarnation)
+    }
+
+    /// Has the peers looked at within `span`: a connection broke, or a thread has waited so long for a page, which may be
+    /// because of a peer that was killed. It cannot run any more long before its descriptor tells that it has ended.
+    pub(super) fn doubt_within(&mut self, span: Duration) {
+        if !self.members.watched.is_empty() {
+            self.timers.set_within(Reminder::Doubt, span);
+        }
+    }
+
+    /// Looks whether peers were killed, and again later, ever more rarely, if a thread has waited long for a page.
+    pub(super) fn look_at_peers(&mut self, now: Time) -> Result<()> {
+        let dead =
+            |(node, it): (&NodeId, &Watched)| pidfd::cannot_run(it.process, &it.pidfd).then_some(*node);
+        for node in self.members.watched.iter().filter_map(dead).collect::<Vec<_>>() {
+            self.take_death(node)?;
+        }
+        let Some(oldest) = self.faults.oldest() else {
+            self.members.looks = 0;
+            return Ok(());
+        };
+        let waited = now.since(oldest) >= DOUBT_AFTER;
+        self.members.looks = if waited { (self.members.looks + 1).min(DOUBLINGS_MAX) } else { 0 };
+        self.doubt_within(DOUBT_AFTER * (1 << self.members.looks));
         Ok(())
     }
 
@@ -190,8 +240,7 @@ impl Engine {
 
     /// A peer's process has ended.
     pub(super) fn take_death(&mut self, node: NodeId) -> Result<()> {
-        let Some((incarnation, pidfd)) = self.members.pidfds.remove(&node) else { return Ok(()) };
-        self.poller.forget(&pidfd);
+        let Some(incarnation) = self.watch_no_more(node) else { return Ok(()) };
         self.tell_membership(Fact::ProvenDead { node, incarnation })
     }
 
@@ -289,9 +338,7 @@ impl Engine {
         self.mesh.reconnect.install(view.iter().map(|(node, member)| (node, member.incarnation)));
         for node in before.minus(members).iter() {
             self.mesh.reconnect.end(node);
-            if let Some((_, pidfd)) = self.members.pidfds.remove(&node) {
-                self.poller.forget(&pidfd);
-            }
+            self.watch_no_more(node);
         }
         // Before anything completes in it.
         self.node.publish_view(&view);
@@ -403,8 +450,8 @@ impl Engine {
 
     /// Waits no longer on what the membership is about: this node is done.
     pub(super) fn forget_membership(&mut self) {
-        for (_, pidfd) in std::mem::take(&mut self.members.pidfds).into_values() {
-            self.poller.forget(&pidfd);
+        for watched in std::mem::take(&mut self.members.watched).into_values() {
+            self.poller.forget(&watched.pidfd);
         }
         if let Some(witness) = self.members.witness.take() {
             self.poller.forget(&witness);

@@ -43,7 +43,7 @@ use dsm_core::failpoint::Failpoints;
 use dsm_core::membership::Fact;
 use dsm_core::{Actions, CallId, Copyset, Event, Geometry, Incarnation, Machine, NodeId, Reply};
 use faults::Faults;
-use members::Members;
+use members::{DOUBT_AFTER, Members};
 use nix::sys::eventfd::EventFd;
 use poller::{Poller, Source};
 use replicate::{Discards, Recovering};
@@ -217,6 +217,7 @@ impl Engine {
             }
             self.take_fault(page, fault.want)?;
         }
+        self.doubt_within(DOUBT_AFTER);
         self.fault_buffer = Some(buffer);
         Ok(())
     }
@@ -287,6 +288,7 @@ impl Engine {
             self.say_last_word(peer);
         }
         self.hang_up(peer);
+        self.doubt_within(Duration::ZERO);
         if self.is_missing(peer) {
             self.log.info(format!("the connection to {peer} broke ({cause}); reconnecting"));
             self.call(peer);
@@ -411,6 +413,7 @@ impl Engine {
                 }
                 Reminder::Stop => self.stopping = true,
                 Reminder::Membership => self.mind_the_time()?,
+                Reminder::Doubt => self.look_at_peers(now)?,
                 Reminder::Discard => self.discard_all()?,
                 Reminder::Call(peer) => self.call(peer),
             }

@@ -17,6 +17,8 @@ pub(super) enum Reminder {
     Machine(Timer),
     /// The membership wants to be told the time.
     Membership,
+    /// Peers are to be looked at: one of them may have been killed.
+    Doubt,
     /// What was held back is to be sent.
     Flush,
     /// Frames that nobody needs are to be given back.
