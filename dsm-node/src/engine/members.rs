@@ -164,7 +164,7 @@ impl Engine {
         Ok(())
     }
 
-    fn watch_no_more(&mut self, node: NodeId) -> Option<Incarnation> {
+    pub(super) fn watch_no_more(&mut self, node: NodeId) -> Option<Incarnation> {
         let watched = self.members.watched.remove(&node)?;
         self.poller.forget(&watched.pidfd);
         Some(watched.incarnation)
@@ -238,8 +238,15 @@ impl Engine {
         self.tell_membership(Fact::Tick)
     }
 
+    /// The descriptor of a peer's process was readable; or that of one which had the rank before, and the process that has it
+    /// now was let in since the wait that found it.
+    pub(super) fn take_end(&mut self, node: NodeId) -> Result<()> {
+        let watched = self.members.watched.get(&node);
+        if watched.is_some_and(|it| pidfd::has_ended(&it.pidfd)) { self.take_death(node) } else { Ok(()) }
+    }
+
     /// A peer's process has ended.
-    pub(super) fn take_death(&mut self, node: NodeId) -> Result<()> {
+    fn take_death(&mut self, node: NodeId) -> Result<()> {
         let Some(incarnation) = self.watch_no_more(node) else { return Ok(()) };
         self.tell_membership(Fact::ProvenDead { node, incarnation })
     }

@@ -179,7 +179,7 @@ impl Engine {
                 Ok(())
             }
             Source::Witness => self.take_witness(),
-            Source::Death(node) => self.take_death(node),
+            Source::Death(node) => self.take_end(node),
             Source::Readable(peer) => self.receive(peer),
             Source::Writable(peer) => {
                 self.flush(peer);

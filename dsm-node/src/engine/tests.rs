@@ -255,3 +255,26 @@ fn a_grant_that_is_refused_leaves_what_came_before_it() {
     engine.take_message(OTHER, ViewId::FIRST, grant(3), Delivered::InFrame).expect("it is dropped");
     assert_eq!(engine.copies.granted(page), None);
 }
+
+#[test]
+fn the_end_of_a_process_is_no_proof_that_its_successor_is_dead() {
+    let (mut engine, _other) = engine();
+    let sleep = || {
+        let process = std::process::Command::new("sleep").arg("1000").spawn().expect("there is a sleep(1)");
+        let habitat = Habitat { process: process.id(), ..engine.habitat };
+        (process, Member { habitat, ..member(life()) })
+    };
+    let ((mut first, before), (mut second, after)) = (sleep(), sleep());
+    engine.let_in(GUEST, pair(None).0, &before).expect("it is let in");
+    first.kill().expect("it runs");
+    first.wait().expect("it is ours");
+    // One wait finds both: who reads of the second first, has the first one's end left.
+    engine.let_in(GUEST, pair(None).0, &after).expect("it is let in");
+    engine.turn_to(Source::Death(GUEST)).expect("it is out of date");
+    assert_eq!(engine.watch_no_more(GUEST), Some(after.incarnation));
+    engine.let_in(GUEST, pair(None).0, &after).expect("it is let in");
+    second.kill().expect("it runs");
+    second.wait().expect("it is ours");
+    engine.turn_to(Source::Death(GUEST)).expect("it is noted");
+    assert_eq!(engine.watch_no_more(GUEST), None);
+}
