@@ -23,6 +23,10 @@ use std::sync::atomic::{AtomicI32, AtomicU8, AtomicU64, Ordering};
 pub(crate) const NO_FRAME: &str = "no memory for a page of the shared region: the machine, or this container's limit, has \
      none left; run fewer nodes here, use less of the region, or raise the limit";
 
+/// Who reads stderr has so long, in milliseconds, to make room for the line: one that does not read at all must not keep a
+/// process that others count on from ending.
+const STDERR_PATIENCE_MS: libc::c_int = 500;
+
 /// The exit status of a process that ends here: `EX_SOFTWARE` of sysexits.h.
 pub(crate) const EXIT_STATUS: i32 = 70;
 
@@ -93,10 +97,22 @@ pub(crate) fn die(line: &str) -> ! {
     // SAFETY: the three parts are live, and the kernel only reads them. `_exit` runs nothing of this process, and
     // does not return.
     unsafe {
-        // One call, so that no other writer comes in between. Nobody is left to be told that it failed.
-        libc::writev(libc::STDERR_FILENO, parts.as_ptr(), parts.len() as libc::c_int);
+        if takes_a_line(libc::STDERR_FILENO) {
+            // One call, so that no other writer comes in between. Nobody is left to be told that it failed.
+            libc::writev(libc::STDERR_FILENO, parts.as_ptr(), parts.len() as libc::c_int);
+        }
         libc::_exit(EXIT_STATUS)
     }
+}
+
+/// Whether `descriptor` takes a line now, or within [`STDERR_PATIENCE_MS`]. A pipe that is ready has room for a line that is
+/// no longer than `PIPE_BUF`, and takes it as a whole.
+fn takes_a_line(descriptor: libc::c_int) -> bool {
+    let mut polled = libc::pollfd { fd: descriptor, events: libc::POLLOUT, revents: 0 };
+    // SAFETY: `polled` is live, and it is one. The call is allowed in handlers.
+    let ready = unsafe { libc::poll(&raw mut polled, 1, STDERR_PATIENCE_MS) };
+    // A pipe whose other end is closed is ready too, to fail; a failed poll says nothing against it.
+    ready != 0
 }
 
 /// Puts our handler before the one that is there.
@@ -306,6 +322,29 @@ mod tests {
         assert_eq!(lines.len(), 1, "{said}");
         assert!(lines[0].contains(address_end) && lines[0].contains("page 0x1 "), "{}", lines[0]);
         assert!(lines[0].contains(words), "{}", lines[0]);
+    }
+
+    #[test]
+    fn a_process_ends_though_nobody_reads_what_it_says() {
+        let name = "a_process_ends_though_nobody_reads_what_it_says";
+        if std::env::var(CHILD).is_ok_and(|child| child == name) {
+            nix::unistd::alarm::set(CHILD_SECONDS_MAX);
+            die("nobody reads this");
+        }
+        let (reader, mut writer) = std::io::pipe().expect("a pipe");
+        nix::fcntl::fcntl(&writer, nix::fcntl::FcntlArg::F_SETFL(nix::fcntl::OFlag::O_NONBLOCK))
+            .expect("a flag");
+        while writer.write(&[b'.'; 4096]).is_ok() {}
+        nix::fcntl::fcntl(&writer, nix::fcntl::FcntlArg::F_SETFL(nix::fcntl::OFlag::empty()))
+            .expect("a flag");
+        let status = Command::new(std::env::current_exe().expect("this program has a path"))
+            .args([&format!("signals::tests::{name}"), "--exact", "--nocapture"])
+            .env(CHILD, name)
+            .stderr(writer)
+            .status()
+            .expect("this program starts again");
+        assert_eq!((status.code(), status.signal()), (Some(EXIT_STATUS), None));
+        drop(reader);
     }
 
     #[test]

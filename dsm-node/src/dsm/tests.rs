@@ -381,6 +381,29 @@ fn a_program_that_follows_views_is_told_of_the_end() {
     assert!(matches!(membership.sync(), Err(Error::NoQuorum)));
 }
 
+#[test]
+fn a_guard_that_goes_after_an_eviction_leaves_no_section_behind() {
+    /// In the environment of the process in which that happens: it ends this process's one node.
+    const CHILD: &str = "DSM_TEST_EVICTED";
+    let name = "a_guard_that_goes_after_an_eviction_leaves_no_section_behind";
+    if std::env::var_os(CHILD).is_none() {
+        let child = std::process::Command::new(std::env::current_exe().unwrap())
+            .args([&format!("dsm::tests::{name}"), "--exact", "--nocapture"])
+            .env(CHILD, "")
+            .output()
+            .unwrap();
+        assert!(child.status.success(), "{}", String::from_utf8_lossy(&child.stderr));
+        return;
+    }
+    let (dropped, committed) = (mutex(1_u64), mutex(2_u64));
+    let (first, second) = (dropped.lock().unwrap(), committed.lock().unwrap());
+    dsm().node().end(Ending::Evicted { view: ViewId(9) });
+    assert!(matches!(second.commit(), Err(Error::Evicted { view: 9 })));
+    assert!(matches!(refuse_in_section("leave"), Err(Error::InCriticalSection { .. })), "one is left");
+    drop(first);
+    refuse_in_section("leave").unwrap();
+}
+
 /// A few numbers, as the derive sees them inside this crate.
 #[derive(Default, crate::Shared)]
 #[shared(plain)]

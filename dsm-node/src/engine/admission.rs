@@ -126,8 +126,8 @@ impl Waiting<'_> {
                     Ok(Some(Heard::Packet(packet))) => {
                         self.tell(Fact::Received { from: VoterId::Node(from), packet: *packet });
                     }
-                    Ok(Some(Heard::Message { view, message, aside })) => {
-                        self.said.push(Postponed::Heard { from, view, message, aside });
+                    Ok(Some(Heard::Message { view, message, body })) => {
+                        self.said.push(Postponed::Heard { from, view, message, body });
                     }
                     Ok(None) => break,
                     Err(_) => {

@@ -29,7 +29,7 @@ impl Copies {
         }
     }
 
-    /// The bytes behind a message, if there are any, have gone to their frame: what was set aside for it before is not what
+    /// The bytes behind a message have gone to their frame: what was set aside for it before is not what
     /// is to be mapped.
     pub fn supersede(&mut self, message: &Message) {
         if let Some(page) = wire::page_behind(message) {

@@ -140,6 +140,12 @@ impl Faults {
         });
     }
 
+    /// Those of `pages` pages from `first` on that threads wait for.
+    pub fn awaited_in(&self, first: PageId, pages: u64) -> Vec<PageId> {
+        let run = first.0..first.0 + pages;
+        self.waiting.iter().map(|waiter| waiter.page).filter(|page| run.contains(&page.0)).collect()
+    }
+
     /// How far the instructions are for which `page` was mapped last. That somebody asks makes the page contended.
     pub fn progress(&mut self, page: PageId, now: Time) -> Progress {
         if self.contended.len() >= CONTENDED_MAX && !self.contended.contains(&page) {

@@ -83,7 +83,7 @@ fn try_join(config: Config) -> Result<Dsm> {
 }
 
 /// How a node came to be a member.
-enum Standing {
+pub(super) enum Standing {
     /// The cluster was formed with it.
     Founder(Beginning),
     /// It was let in later.
@@ -92,20 +92,20 @@ enum Standing {
 
 /// What an engine is made of.
 pub(super) struct Parts {
-    me: NodeId,
-    geometry: Geometry,
-    habitat: Habitat,
-    view: View,
-    standing: Standing,
-    region: Region,
-    mesh: Mesh,
-    orders: Receiver<Order>,
-    wake: Arc<EventFd>,
-    log: Logger,
+    pub me: NodeId,
+    pub geometry: Geometry,
+    pub habitat: Habitat,
+    pub view: View,
+    pub standing: Standing,
+    pub region: Region,
+    pub mesh: Mesh,
+    pub orders: Receiver<Order>,
+    pub wake: Arc<EventFd>,
+    pub log: Logger,
 }
 
 impl Engine {
-    fn new(node: &'static Node, parts: Parts) -> Result<Engine> {
+    pub(super) fn new(node: &'static Node, parts: Parts) -> Result<Engine> {
         let Parts { me, geometry, habitat, view, standing, region, mut mesh, orders, wake, log } = parts;
         let poller = Poller::new()?;
         let timers = Timers::new()?;
@@ -170,6 +170,8 @@ impl Engine {
             departure: None,
             stopping: false,
         };
+        // Who was let in may not know all that were, before or after it.
+        engine.meet_members(&engine.machine.view().clone());
         engine.install_at_links();
         engine.watch_peers(&peers)?;
         Ok(engine)

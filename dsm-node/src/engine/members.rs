@@ -18,7 +18,7 @@ use crate::error::Result;
 use crate::node::{Call, Ending};
 use crate::pidfd;
 use crate::signals;
-use crate::transport::{Habitat, Link, Member, Peer, Stream};
+use crate::transport::{Delivered, Habitat, Member, Peer, Stream};
 use crate::witness::{Channel, ToLauncher, ToNode, WitnessPacket};
 use dsm_core::failpoint::Moment;
 use dsm_core::membership::{Fact, Identity, Intent, Membership, OmniStore, Settings, VoterId};
@@ -40,7 +40,7 @@ const DOUBLINGS_MAX: u32 = 5;
 /// Something that happened while it could not be dealt with.
 pub(super) enum Postponed {
     /// A peer said something: in a view that is not installed, or while this node was frozen.
-    Heard { from: NodeId, view: ViewId, message: Message, aside: Option<Box<[u8]>> },
+    Heard { from: NodeId, view: ViewId, message: Message, body: Delivered },
     /// A thread faulted.
     Fault { page: PageId, want: Want },
     /// The program wants something.
@@ -164,7 +164,7 @@ impl Engine {
         Ok(())
     }
 
-    fn watch_no_more(&mut self, node: NodeId) -> Option<Incarnation> {
+    pub(super) fn watch_no_more(&mut self, node: NodeId) -> Option<Incarnation> {
         let watched = self.members.watched.remove(&node)?;
         self.poller.forget(&watched.pidfd);
         Some(watched.incarnation)
@@ -197,16 +197,25 @@ impl Engine {
 
     /// A process is connected that wants to be a member. Until it is, nothing but words about membership is exchanged.
     pub(super) fn let_in(&mut self, peer: NodeId, stream: Stream, member: &Member) -> Result<()> {
-        if peer == self.me || self.machine.view().members().contains(peer) {
+        if peer == self.me {
+            return Ok(());
+        }
+        let known = self.machine.view().member(peer).map(|it| it.incarnation);
+        if known.is_some_and(|life| life != member.incarnation) {
             // The rank was taken meanwhile.
             return Ok(());
         }
+        // The members may have agreed on it before this was read: then its link waits for the connection.
+        if self.life_of(peer) != Some(member.incarnation) {
+            self.meet(peer, member.incarnation);
+        }
+        let Some(link) = self.links.get_mut(peer.index()).and_then(Option::as_mut) else { return Ok(()) };
+        // Of two that come at a time and have called each other, both take the call of the higher rank.
+        if link.is_attached() && (known.is_some() || peer < self.me) {
+            return Ok(());
+        }
         self.hang_up(peer);
-        let Some(place) = self.links.get_mut(peer.index()) else { return Ok(()) };
-        // A page fits into memory, so its size fits.
-        let mut link = Link::new(peer, self.geometry.page_size() as usize);
-        link.install(self.machine.view().id());
-        self.mesh.reconnect.count_in(peer, link.received_handle());
+        let Some(link) = self.links.get_mut(peer.index()).and_then(Option::as_mut) else { return Ok(()) };
         if link.attach(stream, 0).is_err() {
             // Nothing was said on it that could be missing.
             return Ok(());
@@ -214,7 +223,8 @@ impl Engine {
         if let Some(descriptor) = link.descriptor() {
             self.poller.watch_peer(peer, descriptor)?;
         }
-        *place = Some(link);
+        self.mesh.reconnect.end(peer);
+        self.mark_unflushed(peer);
         self.watch_peer(peer, Peer { incarnation: member.incarnation, habitat: member.habitat })
     }
 
@@ -224,11 +234,19 @@ impl Engine {
         for intent in std::mem::take(&mut self.members.intents) {
             self.follow(intent)?;
         }
+        self.call_missing();
         self.tell_membership(Fact::Tick)
     }
 
+    /// The descriptor of a peer's process was readable; or that of one which had the rank before, and the process that has it
+    /// now was let in since the wait that found it.
+    pub(super) fn take_end(&mut self, node: NodeId) -> Result<()> {
+        let watched = self.members.watched.get(&node);
+        if watched.is_some_and(|it| pidfd::has_ended(&it.pidfd)) { self.take_death(node) } else { Ok(()) }
+    }
+
     /// A peer's process has ended.
-    pub(super) fn take_death(&mut self, node: NodeId) -> Result<()> {
+    fn take_death(&mut self, node: NodeId) -> Result<()> {
         let Some(incarnation) = self.watch_no_more(node) else { return Ok(()) };
         self.tell_membership(Fact::ProvenDead { node, incarnation })
     }
@@ -315,10 +333,12 @@ impl Engine {
     }
 
     /// The members have agreed on another view, and this node is in it.
-    fn install_view(&mut self, view: View) -> Result<()> {
+    pub(super) fn install_view(&mut self, view: View) -> Result<()> {
         let id = view.id();
         let (before, members) = (self.machine.view().members(), view.members());
         self.log.info(format!("{id} with {members:?}, after {before:?}"));
+        // Who is new may not be connected yet: what is said to it waits at its link.
+        self.meet_members(&view);
         for link in self.links.iter_mut().flatten() {
             link.install(id);
         }
@@ -331,6 +351,7 @@ impl Engine {
         self.node.publish_view(&view);
         self.recovery_begins(id);
         self.handle(Event::ViewInstalled(view))?;
+        self.call_missing();
         self.catch_up()
     }
 
@@ -354,8 +375,8 @@ impl Engine {
     fn catch_up(&mut self) -> Result<()> {
         for postponed in std::mem::take(&mut self.members.postponed) {
             match postponed {
-                Postponed::Heard { from, view, message, aside } => {
-                    self.take_message(from, view, message, aside)?
+                Postponed::Heard { from, view, message, body } => {
+                    self.take_message(from, view, message, body)?
                 }
                 Postponed::Fault { page, want } => self.take_fault(page, want)?,
                 Postponed::Wanted(call) => self.take_call(call)?,
@@ -371,23 +392,25 @@ impl Engine {
         from: NodeId,
         view: ViewId,
         message: Message,
-        aside: Option<Box<[u8]>>,
+        body: Delivered,
     ) -> Result<()> {
         let current = self.machine.view().id();
         if view < current {
             return Ok(());
         }
         if view > current || self.members.frozen {
-            self.members.postponed.push_back(Postponed::Heard { from, view, message, aside });
+            self.members.postponed.push_back(Postponed::Heard { from, view, message, body });
             return Ok(());
         }
         let name = message.name();
         if self.pass(Moment::Receive, name) {
             return Ok(());
         }
-        match aside {
-            Some(bytes) => self.copies.put_aside(from, &message, bytes),
-            None => self.copies.supersede(&message),
+        match body {
+            Delivered::Aside(bytes) => self.copies.put_aside(from, &message, bytes),
+            Delivered::InFrame => self.copies.supersede(&message),
+            // The machine refuses it, or does not need it: what came before it is as it was.
+            Delivered::Nothing => {}
         }
         self.handle(Event::Received { from, message })?;
         if !self.failpoints.is_empty() {

@@ -13,6 +13,7 @@
 
 mod act;
 mod admission;
+mod connections;
 mod copies;
 mod departure;
 mod examine;
@@ -23,6 +24,8 @@ mod members;
 mod poller;
 mod priority;
 mod replicate;
+#[cfg(test)]
+mod tests;
 mod timers;
 
 pub(crate) use join::join;
@@ -40,7 +43,7 @@ use crossbeam_channel::{Receiver, Sender};
 use departure::Departure;
 use dsm_core::failpoint::Failpoints;
 use dsm_core::membership::Fact;
-use dsm_core::{Actions, CallId, Copyset, Event, Geometry, Machine, NodeId, Reply};
+use dsm_core::{Actions, CallId, Copyset, Event, Geometry, Incarnation, Machine, NodeId, Reply};
 use faults::Faults;
 use members::{DOUBT_AFTER, Members};
 use nix::sys::eventfd::EventFd;
@@ -177,7 +180,7 @@ impl Engine {
                 Ok(())
             }
             Source::Witness => self.take_witness(),
-            Source::Death(node) => self.take_death(node),
+            Source::Death(node) => self.take_end(node),
             Source::Readable(peer) => self.receive(peer),
             Source::Writable(peer) => {
                 self.flush(peer);
@@ -255,8 +258,8 @@ impl Engine {
             let Some(link) = self.links.get_mut(peer.index()).and_then(Option::as_mut) else { return Ok(()) };
             let machine = &self.machine;
             match link.hear(&self.region.frames(), |message| machine.landing(peer, message)) {
-                Ok(Some(Heard::Message { view, message, aside })) => {
-                    self.take_message(peer, view, message, aside)?;
+                Ok(Some(Heard::Message { view, message, body })) => {
+                    self.take_message(peer, view, message, body)?;
                 }
                 Ok(Some(Heard::Packet(packet))) => self.take_packet(peer, *packet)?,
                 Ok(None) => {
@@ -287,9 +290,9 @@ impl Engine {
         }
         self.hang_up(peer);
         self.doubt_within(Duration::ZERO);
-        if !self.stopping && !self.departing && self.machine.view().members().contains(peer) {
+        if self.is_missing(peer) {
             self.log.info(format!("the connection to {peer} broke ({cause}); reconnecting"));
-            self.mesh.reconnect.begin(peer);
+            self.call(peer);
         }
     }
 
@@ -317,11 +320,11 @@ impl Engine {
         let _ = self.mesh.incoming_wake.read();
         while let Ok(incoming) = self.mesh.incoming.try_recv() {
             match incoming {
-                Incoming::Reconnected { peer, stream, received_through } => {
-                    self.attach(peer, stream, received_through)?;
+                Incoming::Reconnected { peer, life, stream, received_through } => {
+                    self.attach(peer, life, stream, received_through)?;
                 }
                 Incoming::Entered { peer, stream, member } => self.let_in(peer, stream, &member)?,
-                Incoming::PeerUnreachable { peer, cause } => self.suspect(peer, &cause)?,
+                Incoming::PeerUnreachable { peer, life, cause } => self.suspect(peer, life, &cause)?,
                 Incoming::Refused { rank, incarnation: _, refusal } => {
                     self.stats.refused_frames += 1;
                     self.log.warn_once("refused", rank.0.into(), || {
@@ -339,8 +342,18 @@ impl Engine {
         Ok(())
     }
 
-    fn attach(&mut self, peer: NodeId, stream: Stream, received_through: u64) -> Result<()> {
+    fn attach(
+        &mut self,
+        peer: NodeId,
+        life: Incarnation,
+        stream: Stream,
+        received_through: u64,
+    ) -> Result<()> {
         let Some(link) = self.links.get_mut(peer.index()).and_then(Option::as_mut) else { return Ok(()) };
+        if link.life() != Some(life) {
+            // Another process has the rank by now. The call to this one, or its own, was held up.
+            return Ok(());
+        }
         if link.is_behind(received_through) {
             // A call that was held up on its way, and that the peer has given up. It was taken for the one that is due.
             if !link.is_attached() {
@@ -353,7 +366,7 @@ impl Engine {
         let Some(link) = self.links.get_mut(peer.index()).and_then(Option::as_mut) else { return Ok(()) };
         if let Err(down) = link.attach(stream, received_through) {
             // Both ends disagree on what was said: no further connection can mend that.
-            return self.suspect(peer, &down.to_string());
+            return self.suspect(peer, life, &down.to_string());
         }
         if let Some(descriptor) = link.descriptor() {
             self.poller.watch_peer(peer, descriptor)?;
@@ -364,15 +377,14 @@ impl Engine {
     }
 
     /// A peer could not be reached in time. If it has called meanwhile, that is out of date. Whether it goes is for the
-    /// members to agree on; until then it is called again.
-    fn suspect(&mut self, peer: NodeId, cause: &str) -> Result<()> {
-        let link = self.links.get(peer.index()).and_then(Option::as_ref);
-        let is_member = self.machine.view().members().contains(peer);
-        if self.stopping || self.departing || !is_member || link.is_none_or(Link::is_attached) {
+    /// members to agree on; until then it is called again, but not before others had their turn.
+    fn suspect(&mut self, peer: NodeId, life: Incarnation, cause: &str) -> Result<()> {
+        let is_its_link = self.life_of(peer) == Some(life);
+        if !is_its_link || !self.is_missing(peer) {
             return Ok(());
         }
         self.log.warn(format!("{peer} does not answer: {cause}"));
-        self.mesh.reconnect.begin(peer);
+        self.call_soon(peer);
         self.tell_membership(Fact::Suspected { node: peer })
     }
 
@@ -394,6 +406,7 @@ impl Engine {
                 Reminder::Membership => self.mind_the_time()?,
                 Reminder::Doubt => self.look_at_peers(now)?,
                 Reminder::Discard => self.discard_all()?,
+                Reminder::Call(peer) => self.call(peer),
             }
         }
         Ok(())

@@ -2,6 +2,7 @@
 //! needs, pages that are lost. When which is due is the machine's decision.
 
 use super::Engine;
+use super::faults::Mapped;
 use super::timers::Reminder;
 use crate::error::Result;
 use crate::signals;
@@ -124,15 +125,18 @@ impl Engine {
         Ok(())
     }
 
-    fn poison(&mut self, first: PageId, pages: u64, lost: Lost) -> Result<()> {
+    /// Pages are lost. Who touches one from now on faults on it, and has the machine ask for that one again: only then is it
+    /// poisoned. A run may be as long as the region, and to poison all of it would outlast the lease; nor would it last: a
+    /// node that freezes unmaps all.
+    pub(super) fn poison(&mut self, first: PageId, pages: u64, lost: Lost) -> Result<()> {
         if signals::note_lost(&self.geometry, first, pages, lost) {
             self.stats.lost_pages += pages;
         }
-        for page in (first.0..first.0 + pages).map(PageId) {
-            self.region.poison(page)?;
-            self.faults.resolve(page, Access::Write, super::faults::Mapped::Now, self.timers.now(), |_| {});
+        let now = self.timers.now();
+        for page in self.faults.awaited_in(first, pages) {
+            self.faults.resolve(page, Access::Write, Mapped::Now, now, |_| {});
         }
-        Ok(())
+        if pages == 1 { self.region.poison(first) } else { self.region.empty_run(first, pages) }
     }
 
     pub(super) fn recovery_begins(&mut self, view: ViewId) {

@@ -2,7 +2,7 @@
 //! runs out meanwhile.
 
 use crate::error::{Error, Result};
-use dsm_core::{Time, Timer};
+use dsm_core::{NodeId, Time, Timer};
 use nix::sys::time::TimeSpec;
 use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags};
 use nix::time::{ClockId as Clock, clock_gettime};
@@ -23,6 +23,8 @@ pub(super) enum Reminder {
     Flush,
     /// Frames that nobody needs are to be given back.
     Discard,
+    /// A peer whose link is down is to be called.
+    Call(NodeId),
     /// This node has served others for long enough after it was told to stop.
     Stop,
 }
@@ -62,6 +64,12 @@ impl Timers {
         if !self.due.contains_key(&reminder) {
             self.set(reminder, self.now() + span);
         }
+    }
+
+    /// Whether anything is to remind of `reminder`.
+    #[cfg(test)]
+    pub fn is_set(&self, reminder: Reminder) -> bool {
+        self.due.contains_key(&reminder)
     }
 
     /// The next reminder whose time has come.

@@ -37,6 +37,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 /// The pages in which the kernel maps. A page of the protocol has one or more of them.
 pub(crate) const KERNEL_PAGE: u64 = limits::PAGE_SIZE_MIN;
 
+/// So many bytes of a long run are unmapped by one system call: threads that fault elsewhere wait for it.
+const EMPTIED_AT_ONCE: u64 = 256 << 20;
+
 /// The region on this node.
 ///
 /// One that is dropped before its faults were served, as when a join fails, gives its addresses back, so that the
@@ -142,6 +145,22 @@ impl Region {
     /// Takes all access to all pages away. Their bytes stay in the frames; pages that were poisoned are so no more.
     pub fn empty(&self) -> Result<()> {
         self.app.advise(Advice::Empty)
+    }
+
+    /// Takes all access to `pages` pages from `first` on away. Threads that wait for one of them are woken, and fault again.
+    ///
+    /// # Panics
+    /// If they are not in the region.
+    pub fn empty_run(&self, first: PageId, pages: u64) -> Result<()> {
+        let length = pages * self.geometry.page_size();
+        let start = self.span(first).start;
+        let (mut offset, end) = (start - self.geometry.base().0, start - self.geometry.base().0 + length);
+        while offset < end {
+            let part = (end - offset).min(EMPTIED_AT_ONCE);
+            self.app.advise_part(usize_of(offset), usize_of(part), Advice::Empty)?;
+            offset += part;
+        }
+        self.uffd.wake(Span { start, length })
     }
 
     /// Gives the memory of the frame of `page` back, which is not mapped. Its next use finds it zero.

@@ -358,3 +358,17 @@ fn frames_beyond_the_region_are_out_of_reach() {
 fn bytes_beyond_the_page_are_out_of_reach() {
     region(2, KERNEL_PAGE).frames().fill(PageId(0), usize_of(KERNEL_PAGE) - 1, &[1, 2]);
 }
+
+#[test]
+fn who_waits_in_a_run_that_is_emptied_faults_again_and_what_was_mapped_is_not() {
+    let region = region(8, KERNEL_PAGE);
+    region.install(PageId(2), Write, Payload::Zero).expect("installing works");
+    let address = region.geometry().address_of(PageId(5));
+    let touch = aside(move || load(address));
+    assert_eq!(next_fault(&region).address, address);
+    region.empty_run(PageId(1), 6).expect("emptying works");
+    assert_eq!(next_fault(&region).address, address, "it was woken");
+    assert_eq!(region.scan(0..8).expect("it can be told"), [Nothing; 8]);
+    region.install(PageId(5), Read, Payload::Zero).expect("installing works");
+    assert_eq!(touch.recv().expect("it goes on"), 0);
+}

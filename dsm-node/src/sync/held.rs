@@ -161,7 +161,8 @@ pub(crate) fn release(node: &Node, locks: Vec<(LockId, CallId)>) {
 }
 
 /// Takes `lock`, which is about to be dropped, off this thread's list, if it is there: its guard can only be gone or
-/// forgotten. The call that acquired it. To be followed by [`give_up`], or by its [`release`] and [`settle`].
+/// forgotten. The call that acquired it. To be followed by [`give_up`], or by its [`release`] and [`settle`]; once this
+/// process is no node any more, by nothing.
 pub(crate) fn take(lock: LockId) -> Option<CallId> {
     with(|held| held.take(lock)).flatten()
 }

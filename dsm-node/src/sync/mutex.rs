@@ -269,7 +269,9 @@ impl<T> Drop for DsmMutex<T> {
         let is_part_of_section = node.replicas > 0 && held::is_in_section();
         // SAFETY: the domain stands, and this thread has its lock.
         if unsafe { cover(node, domain) }.is_err() {
-            // The engine has ended: then nobody waits for the lock, and there is nobody to give spans back to.
+            // The domain cannot be told to be part of the section, so it stays; the lock is not this thread's to keep. Where
+            // the engine has ended, nobody waits for it, and there is nobody to give spans back to.
+            held::give_up(node, lock, acquired);
             return;
         }
         // SAFETY: whoever drops the lock has the only reference to it, and has just got or taken over the lock itself,
@@ -362,8 +364,12 @@ impl<T: ?Sized> DerefMut for DsmMutexGuard<'_, T> {
 
 impl<T: ?Sized> Drop for DsmMutexGuard<'_, T> {
     fn drop(&mut self) {
-        // After a leave nobody waits for the lock, and the flag's page is gone.
-        let Ok(node) = Node::current() else { return };
+        let Ok(node) = Node::current() else {
+            // After a leave nobody waits for the lock, and the flag's page is gone. What remains is that this thread is in
+            // the section no more.
+            held::take(self.domain.lock_id());
+            return;
+        };
         if !self.panicking && thread::panicking() {
             // SAFETY: the domain stands for as long as its lock does, which this guard borrows.
             unsafe { self.domain.set_poisoned(true) };

@@ -133,9 +133,9 @@ impl Worker {
             self.paused_until = self.paused_until.filter(|until| *until > now);
             self.hear_all(now);
             self.accept_all(now);
-            for peer in self.gate.take_overdue(now) {
+            for (peer, life) in self.gate.take_overdue(now) {
                 let cause = format!("it did not call again within {RECONNECT_PATIENCE:?}");
-                self.notifier.tell(Incoming::PeerUnreachable { peer, cause });
+                self.notifier.tell(Incoming::PeerUnreachable { peer, life, cause });
             }
         }
     }
@@ -233,6 +233,7 @@ impl Worker {
                     self.gate.note_call(hello.rank);
                     self.notifier.tell(Incoming::Reconnected {
                         peer: hello.rank,
+                        life: hello.incarnation,
                         stream,
                         received_through: peer_received_through,
                     });

@@ -200,8 +200,12 @@ impl Former {
 
     fn into_mesh(self, reconnect: Reconnector, acceptor: Option<Acceptor>, formed: Formed) -> Mesh {
         let Formed { peers, witness, runs, nodes } = formed;
+        let known = |link: Link| match peers.get(&link.peer()) {
+            Some(peer) => link.of(peer.incarnation),
+            None => link,
+        };
         Mesh {
-            links: self.links,
+            links: self.links.into_iter().map(|link| link.map(known)).collect(),
             peers,
             runs,
             nodes,
@@ -498,7 +502,7 @@ impl Former {
         let mut aside = Vec::new();
         while self.links.iter().flatten().any(|link| !link.is_attached()) {
             match self.incoming.recv_deadline(self.deadline) {
-                Ok(Incoming::Reconnected { peer, stream, received_through }) => {
+                Ok(Incoming::Reconnected { peer, life: _, stream, received_through }) => {
                     self.attach(peer, stream, received_through)?;
                 }
                 Ok(Incoming::Refused { rank, incarnation, refusal })

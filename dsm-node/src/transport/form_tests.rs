@@ -350,13 +350,60 @@ fn late_and_mismatched_joiners_are_refused_and_nobody_notices() {
     check_all_pairs(&mut meshes);
 }
 
+#[test]
+fn who_comes_waits_until_a_dead_member_is_missed_and_names_one_that_is_not() {
+    let all = formations(2, Kind::Unix);
+    let rendezvous = all[0].rendezvous.clone();
+    let mut meshes = form_well(all);
+    drop(meshes.pop());
+    let host = meshes.pop().expect("two");
+    let mut hasty = formation(7, 8, Kind::Unix, &rendezvous, None);
+    hasty.patience = Duration::from_millis(300);
+    let error = form(hasty).err().expect("it would be a member without a link to another");
+    let rank_one = |text: &str| text.contains("members cannot be reached: rank 1 at");
+    assert!(matches!(&error, Error::Rendezvous { cause, .. } if rank_one(cause)), "{error}");
+
+    let patient = formation(7, 8, Kind::Unix, &rendezvous, None);
+    let patient = std::thread::spawn(|| form(patient));
+    std::thread::sleep(Duration::from_millis(100));
+    host.reconnect.install([(NodeId(0), life(&host, 0))].into_iter());
+    let more = patient.join().expect("no panic").expect("all members listen");
+    assert_eq!(more.links.iter().flatten().map(Link::peer).collect::<Vec<_>>(), [NodeId(0)]);
+}
+
+#[test]
+fn two_that_come_at_a_time_know_each_other() {
+    let all = formations(2, Kind::Unix);
+    let rendezvous = all[0].rendezvous.clone();
+    let _meshes = form_well(all);
+    for rank in (10..40).step_by(2) {
+        let both = [rank, rank + 1].map(|rank| formation(rank, 64, Kind::Unix, &rendezvous, None));
+        let both = form_well(both.into());
+        let knows = |at: usize, other: u16| {
+            let mesh = &both[at];
+            let has_link = mesh.links[usize::from(other)].as_ref().is_some_and(Link::is_attached);
+            // It is told just after the caller has its answer.
+            let told = || mesh.incoming.recv_timeout(PATIENCE).expect("a report comes");
+            let entered =
+                |it: Incoming| matches!(it, Incoming::Entered { peer, .. } if peer == NodeId(other));
+            has_link || std::iter::repeat_with(told).any(entered)
+        };
+        assert!(knows(0, rank + 1) && knows(1, rank), "ranks {rank} and {}", rank + 1);
+    }
+}
+
+/// The process that has the rank `peer`.
+fn life(mesh: &Mesh, peer: u16) -> Incarnation {
+    mesh.peers[&NodeId(peer)].incarnation
+}
+
 /// Lets the transport's threads bring the link to `peer` back.
 fn recover(mesh: &mut Mesh, peer: u16) {
-    mesh.reconnect.begin(NodeId(peer));
+    mesh.reconnect.begin(NodeId(peer), life(mesh, peer));
     loop {
         match mesh.incoming.recv_timeout(PATIENCE).expect("an answer comes") {
-            Incoming::Reconnected { peer: found, stream, received_through } => {
-                assert_eq!(found, NodeId(peer));
+            Incoming::Reconnected { peer: found, life: of, stream, received_through } => {
+                assert_eq!((found, of), (NodeId(peer), life(mesh, peer)));
                 return link(mesh, peer).attach(stream, received_through).expect("the peers agree");
             }
             Incoming::Garbage { .. } => {}
@@ -400,7 +447,7 @@ fn a_dead_peer_is_unreachable_from_both_sides_in_bounded_time() {
     drop(meshes.remove(1));
     let began = Instant::now();
     for mesh in &meshes {
-        mesh.reconnect.begin(NodeId(1));
+        mesh.reconnect.begin(NodeId(1), life(mesh, 1));
     }
     for mesh in &meshes {
         let incoming = mesh.incoming.recv_timeout(PATIENCE).expect("an answer comes");

@@ -40,6 +40,8 @@ pub(crate) enum Incoming {
     Reconnected {
         /// Which peer.
         peer: NodeId,
+        /// Which process: another may have taken its rank meanwhile, whose link is another.
+        life: Incarnation,
         /// The connection, with the handshake done.
         stream: Stream,
         /// The last frame that the peer has.
@@ -59,6 +61,8 @@ pub(crate) enum Incoming {
     PeerUnreachable {
         /// Which peer.
         peer: NodeId,
+        /// Which process.
+        life: Incarnation,
         /// What was tried last.
         cause: String,
     },
@@ -176,8 +180,8 @@ struct State {
     former: BTreeMap<NodeId, Member>,
     /// What the links have received, by rank.
     received: BTreeMap<NodeId, Arc<AtomicU64>>,
-    /// Peers that are to call again, and until when.
-    awaited: Vec<(NodeId, Instant)>,
+    /// Peers that are to call again, which process of each, and until when.
+    awaited: Vec<(NodeId, Incarnation, Instant)>,
 }
 
 impl Gate {
@@ -241,7 +245,13 @@ impl Gate {
             },
             Purpose::Enter { cluster } => match self.check_candidate(&state, cluster, hello) {
                 Ok(member) => {
+                    if state.knows(hello.rank, hello.incarnation) {
+                        // Both come at a time, or the others were faster: its link counts already.
+                        return Verdict::Enter(member);
+                    }
                     state.candidates.insert(hello.rank, member.clone());
+                    // What this node has of a predecessor, it does not have of this one.
+                    state.received.remove(&hello.rank);
                     Verdict::Enter(member)
                 }
                 Err(refusal) => Verdict::Refuse(refusal),
@@ -261,15 +271,15 @@ impl Gate {
         let cluster = state.cluster.as_ref().ok_or(Refusal::NotRendezvous)?;
         self.terms.compare_late(self.rank, &hello.terms)?;
         self.check_free(cluster, hello)?;
+        let entry =
+            |(rank, it): (&NodeId, &Member)| (*rank, it.incarnation, it.endpoint.to_string(), it.habitat);
         let candidates = state.candidates.iter().filter(|(rank, _)| **rank != hello.rank);
-        let peers = cluster.members.iter().chain(candidates);
         Ok(Running {
             cluster: cluster.id,
             nodes: cluster.nodes,
             witness: cluster.witness,
-            peers: peers
-                .map(|(rank, it)| (*rank, it.incarnation, it.endpoint.to_string(), it.habitat))
-                .collect(),
+            members: cluster.members.iter().map(entry).collect(),
+            candidates: candidates.map(entry).collect(),
         })
     }
 
@@ -290,7 +300,8 @@ impl Gate {
         if rank.index() >= NODES_MAX {
             return Err(Refusal::NoSuchRank { rank, nodes: NODES_MAX as u16 });
         }
-        let taken = rank == self.rank || cluster.members.contains_key(&rank);
+        let member = cluster.members.get(&rank);
+        let taken = rank == self.rank || member.is_some_and(|it| it.incarnation != hello.incarnation);
         if taken { Err(Refusal::Taken { rank }) } else { Ok(()) }
     }
 
@@ -330,31 +341,41 @@ impl Gate {
         (refusal, self.state.lock().joins.clone().filter(|_| !unknown))
     }
 
-    /// Gives `peer` until then to call again.
-    pub fn await_call(&self, peer: NodeId, until: Instant) {
+    /// Gives the process `life` of `peer` until then to call again.
+    pub fn await_call(&self, peer: NodeId, life: Incarnation, until: Instant) {
         let mut state = self.state.lock();
-        state.awaited.retain(|(awaited, _)| *awaited != peer);
-        state.awaited.push((peer, until));
+        state.awaited.retain(|(awaited, ..)| *awaited != peer);
+        state.awaited.push((peer, life, until));
     }
 
     /// `peer` has called.
     pub fn note_call(&self, peer: NodeId) {
-        self.state.lock().awaited.retain(|(awaited, _)| *awaited != peer);
+        self.state.lock().awaited.retain(|(awaited, ..)| *awaited != peer);
     }
 
     /// When the first of the awaited peers is overdue.
     pub fn next_overdue(&self) -> Option<Instant> {
-        self.state.lock().awaited.iter().map(|(_, until)| *until).min()
+        self.state.lock().awaited.iter().map(|(.., until)| *until).min()
     }
 
     /// The peers that are overdue now. They are awaited no longer.
-    pub fn take_overdue(&self, now: Instant) -> Vec<NodeId> {
+    pub fn take_overdue(&self, now: Instant) -> Vec<(NodeId, Incarnation)> {
         let mut state = self.state.lock();
-        state.awaited.extract_if(.., |(_, until)| *until <= now).map(|(peer, _)| peer).collect()
+        state
+            .awaited
+            .extract_if(.., |(.., until)| *until <= now)
+            .map(|(peer, life, _)| (peer, life))
+            .collect()
     }
 }
 
 impl State {
+    /// Whether the process `life` is among the members, or, where this node is none yet, among those that it was told of.
+    fn knows(&self, rank: NodeId, life: Incarnation) -> bool {
+        let members = self.cluster.as_ref().map(|cluster| &cluster.members);
+        members.and_then(|members| members.get(&rank)).is_some_and(|member| member.incarnation == life)
+    }
+
     fn received_through(&self, peer: NodeId) -> u64 {
         self.received.get(&peer).map_or(0, |received| received.load(Ordering::Acquire))
     }

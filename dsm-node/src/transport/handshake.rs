@@ -141,8 +141,10 @@ pub(super) struct Running {
     pub nodes: u16,
     /// Whether a launcher votes on the membership.
     pub witness: bool,
-    /// Who is to be known: rank, incarnation, where it listens and where it runs.
-    pub peers: Vec<(NodeId, Incarnation, String, Habitat)>,
+    /// Its members: rank, incarnation, where each listens and where it runs.
+    pub members: Vec<(NodeId, Incarnation, String, Habitat)>,
+    /// Those that want to be, some of which may be gone already.
+    pub candidates: Vec<(NodeId, Incarnation, String, Habitat)>,
 }
 
 /// What two nodes can disagree on.

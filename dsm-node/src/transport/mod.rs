@@ -25,13 +25,13 @@ pub(crate) mod nemesis;
 mod reconnect;
 mod stream;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 
 pub(crate) use endpoint::{Endpoint, Kind};
 pub(crate) use form::{Formation, Mesh, Peer, form};
 pub(crate) use gate::{Incoming, Member};
 pub(crate) use handshake::{Habitat, Identity, Terms};
-pub(crate) use link::{Flushed, Heard, Link, Voice};
+pub(crate) use link::{Delivered, Flushed, Heard, Link, Voice};
 pub(crate) use stream::{Stream, poll_timeout};
 
 use dsm_core::PageId;

@@ -50,8 +50,8 @@ struct Shared {
     notifier: Notifier,
     bell: Arc<Bell>,
     stopped: Receiver<()>,
-    /// Peers that are being called.
-    calling: Mutex<Vec<NodeId>>,
+    /// Peers that are being called, and which process of each: a call to one that is gone may take its time.
+    calling: Mutex<Vec<(NodeId, Incarnation)>>,
 }
 
 impl Reconnector {
@@ -66,27 +66,27 @@ impl Reconnector {
         Reconnector { shared: Some(Arc::new(Shared { gate, notifier, bell, stopped, calling })), _stop: stop }
     }
 
-    /// The link to `peer` is down: call it, or wait for its call. The answer is one [`Incoming::Reconnected`] or
+    /// The link to the process `life` of `peer` is down: call it, or wait for its call. The answer is one [`Incoming::Reconnected`] or
     /// [`Incoming::PeerUnreachable`], within bounded time.
-    pub fn begin(&self, peer: NodeId) {
+    pub fn begin(&self, peer: NodeId, life: Incarnation) {
         let Some(shared) = &self.shared else { return };
         if shared.gate.rank < peer {
-            shared.gate.await_call(peer, Instant::now() + RECONNECT_PATIENCE);
+            shared.gate.await_call(peer, life, Instant::now() + RECONNECT_PATIENCE);
             shared.bell.ring();
             return;
         }
         let mut calling = shared.calling.lock();
-        if calling.contains(&peer) {
+        if calling.contains(&(peer, life)) {
             return;
         }
-        calling.push(peer);
+        calling.push((peer, life));
         drop(calling);
         let caller = Arc::clone(shared);
         let spawned = std::thread::Builder::new()
             .name(format!("dsm-call-{}", peer.0))
-            .spawn(move || caller.call_until_answered(peer));
+            .spawn(move || caller.call_until_answered(peer, life));
         if let Err(error) = spawned {
-            shared.report(peer, Err(format!("starting a thread: {error}")));
+            shared.report(peer, life, Err(format!("starting a thread: {error}")));
         }
     }
 
@@ -104,6 +104,14 @@ impl Reconnector {
         }
     }
 
+    /// Whether nobody is being called, or is to call.
+    #[cfg(test)]
+    pub fn is_idle(&self) -> bool {
+        let is_idle =
+            |shared: &Arc<Shared>| shared.calling.lock().is_empty() && shared.gate.next_overdue().is_none();
+        self.shared.as_ref().is_none_or(is_idle)
+    }
+
     /// `peer` is connected again: its call is not awaited any more. It may have come before it was begun to be awaited,
     /// and what would then be overdue later would be taken for the next.
     pub fn end(&self, peer: NodeId) {
@@ -114,9 +122,10 @@ impl Reconnector {
 }
 
 impl Shared {
-    fn call_until_answered(&self, peer: NodeId) {
-        let Some((cluster, member)) = self.gate.member(peer) else {
-            return self.report(peer, Err("it is not a member".to_owned()));
+    fn call_until_answered(&self, peer: NodeId, life: Incarnation) {
+        let known = self.gate.member(peer).filter(|(_, member)| member.incarnation == life);
+        let Some((cluster, member)) = known else {
+            return self.report(peer, life, Err("it is not a member".to_owned()));
         };
         let began = Instant::now();
         let mut pause = BACK_OFF_MIN;
@@ -140,15 +149,15 @@ impl Shared {
                 Ok(()) | Err(RecvTimeoutError::Disconnected) => return,
             }
         };
-        self.report(peer, outcome);
+        self.report(peer, life, outcome);
     }
 
-    fn report(&self, peer: NodeId, outcome: Result<(Stream, u64), String>) {
+    fn report(&self, peer: NodeId, life: Incarnation, outcome: Result<(Stream, u64), String>) {
         // First this, then the report: once it is read, the next call may have to begin.
-        self.calling.lock().retain(|called| *called != peer);
+        self.calling.lock().retain(|called| *called != (peer, life));
         self.notifier.tell(match outcome {
-            Ok((stream, received_through)) => Incoming::Reconnected { peer, stream, received_through },
-            Err(cause) => Incoming::PeerUnreachable { peer, cause },
+            Ok((stream, received_through)) => Incoming::Reconnected { peer, life, stream, received_through },
+            Err(cause) => Incoming::PeerUnreachable { peer, life, cause },
         });
     }
 }

@@ -82,7 +82,7 @@ impl Frames for VecFrames {
 }
 
 /// Two connected Unix sockets, whose buffers are as small as `buffer` asks for and the kernel allows.
-pub(super) fn pair(buffer: Option<usize>) -> (Stream, Stream) {
+pub(crate) fn pair(buffer: Option<usize>) -> (Stream, Stream) {
     let (near, far) = Socket::pair(Domain::UNIX, Type::STREAM, None).expect("a pair of sockets");
     for socket in [&near, &far] {
         socket.set_nonblocking(true).expect("a flag");

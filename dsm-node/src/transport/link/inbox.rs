@@ -6,7 +6,7 @@
 
 use super::super::Frames;
 use super::super::stream::{Stream, would_block};
-use super::{BadFrame, Counters, LinkDown};
+use super::{BadFrame, Counters, Delivered, LinkDown};
 use dsm_core::wire::{self, Head, Header, Kind};
 use dsm_core::{Landing, Message, PageId, ViewId};
 use std::io;
@@ -40,8 +40,8 @@ pub(super) enum Arrival {
         view: ViewId,
         /// That frame's message.
         message: Message,
-        /// The bytes, if they were not for the page's frame.
-        aside: Option<Box<[u8]>>,
+        /// Where the bytes are.
+        body: Delivered,
     },
 }
 
@@ -205,23 +205,18 @@ impl Inbox {
         frames: &impl Frames,
         counters: &mut Counters,
     ) -> Result<Option<Arrival>, BadFrame> {
-        let mut aside = None;
-        let computed = match body.target {
-            Target::Frame(page) => frames.crc32(page),
-            Target::Aside(bytes) => {
-                let computed = crc32fast::hash(&bytes);
-                aside = Some(bytes.into_boxed_slice());
-                computed
-            }
-            Target::Discarded(hasher) => hasher.finalize(),
-            Target::Ignored => body.crc,
+        let (computed, delivered) = match body.target {
+            Target::Frame(page) => (frames.crc32(page), Delivered::InFrame),
+            Target::Aside(bytes) => (crc32fast::hash(&bytes), Delivered::Aside(bytes.into_boxed_slice())),
+            Target::Discarded(hasher) => (hasher.finalize(), Delivered::Nothing),
+            Target::Ignored => (body.crc, Delivered::Nothing),
         };
         if computed != body.crc {
             return Err(BadFrame::BodyCrc { stated: body.crc, computed });
         }
         let Some(message) = body.message else { return Ok(None) };
         counters.pages_received += 1;
-        Ok(Some(Arrival::Page { view: body.view, message, aside }))
+        Ok(Some(Arrival::Page { view: body.view, message, body: delivered }))
     }
 
     /// One read from the socket, into a frame if the rest of a page is long, else into the buffer. How many bytes

@@ -19,7 +19,7 @@ mod view_tests;
 use super::Frames;
 use super::stream::Stream;
 use dsm_core::wire::{self, Header, Kind, MembershipPacket, WireError};
-use dsm_core::{Landing, Message, NodeId, PageId, ViewId};
+use dsm_core::{Incarnation, Landing, Message, NodeId, PageId, ViewId};
 use inbox::{Arrival, Inbox};
 use outbox::{Body, Outbox};
 use std::io;
@@ -34,6 +34,8 @@ const ACKNOWLEDGE_AFTER: u64 = 64;
 /// The session with one peer.
 pub(crate) struct Link {
     peer: NodeId,
+    /// Which process has that rank; not known before the cluster is formed.
+    life: Option<Incarnation>,
     /// The membership that this node speaks for. What the peer says of an earlier one is over, of a later one is ahead.
     view: ViewId,
     stream: Option<Stream>,
@@ -87,11 +89,22 @@ pub(crate) enum Heard {
         view: ViewId,
         /// What it says.
         message: Message,
-        /// The bytes behind it, where they were not for the frame of their page.
-        aside: Option<Box<[u8]>>,
+        /// The bytes behind it.
+        body: Delivered,
     },
     /// A word about membership.
     Packet(Box<MembershipPacket>),
+}
+
+/// Where the bytes behind a message have gone.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) enum Delivered {
+    /// There are none, or they were thrown away: whatever their message says, nothing of it is here.
+    Nothing,
+    /// They are in the frame of their page.
+    InFrame,
+    /// They were not for that frame.
+    Aside(Box<[u8]>),
 }
 
 /// What a flush may write.
@@ -182,6 +195,7 @@ impl Link {
     pub fn new(peer: NodeId, page_size: usize) -> Link {
         Link {
             peer,
+            life: None,
             view: ViewId::FIRST,
             stream: None,
             inbox: Inbox::new(page_size),
@@ -195,9 +209,19 @@ impl Link {
         }
     }
 
+    /// The link is to this process, and to none that has the same rank before or after it.
+    pub fn of(self, life: Incarnation) -> Link {
+        Link { life: Some(life), ..self }
+    }
+
     /// The node at the other end.
     pub fn peer(&self) -> NodeId {
         self.peer
+    }
+
+    /// The process at the other end.
+    pub fn life(&self) -> Option<Incarnation> {
+        self.life
     }
 
     /// The descriptor to poll, while there is a connection.
@@ -412,14 +436,14 @@ impl Link {
             let (header, message) = match arrival {
                 Arrival::Head { header, message } => (header, message),
                 Arrival::Packet { control } => return packet_in(&control).map(Some),
-                Arrival::Page { view, message, aside } => {
+                Arrival::Page { view, message, body } => {
                     // Its header was judged when it came; but the view may have changed since.
                     self.received.fetch_add(1, Ordering::Release);
                     if view < self.view {
                         self.counters.stale += 1;
                         continue;
                     }
-                    return Ok(Some(Heard::Message { view, message, aside }));
+                    return Ok(Some(Heard::Message { view, message, body }));
                 }
             };
             let expected = self.received.load(Ordering::Acquire) + 1;
@@ -459,7 +483,7 @@ impl Link {
                         self.counters.stale += 1;
                         continue;
                     }
-                    return Ok(Some(Heard::Message { view, message, aside: None }));
+                    return Ok(Some(Heard::Message { view, message, body: Delivered::Nothing }));
                 }
             }
         }

@@ -8,7 +8,7 @@ use super::*;
 fn hear(link: &mut Link, frames: &VecFrames) -> Option<(ViewId, Message)> {
     let heard = link.hear(frames, |_| Landing::Frame).expect("the connection stands")?;
     match heard {
-        Heard::Message { view, message, aside: None } => Some((view, message)),
+        Heard::Message { view, message, body: Delivered::Nothing } => Some((view, message)),
         other => panic!("a message without bytes was due: {other:?}"),
     }
 }
@@ -85,14 +85,35 @@ fn copies_travel_behind_their_messages_and_may_land_aside() {
     while came < 20 {
         near.flush(&ours, Voice::Full).expect("it stands");
         match far.hear(&theirs, |_| Landing::Aside).expect("it stands") {
-            Some(Heard::Message { message: Message::Grant { .. }, aside, .. }) => {
-                assert_eq!(aside.as_deref(), Some(&copy[..]));
+            Some(Heard::Message { message: Message::Grant { .. }, body, .. }) => {
+                assert_eq!(body, Delivered::Aside(Box::from(&copy[..])));
                 came += 1;
             }
-            Some(Heard::Message { aside, .. }) => assert_eq!(aside, None),
+            Some(Heard::Message { body, .. }) => assert_eq!(body, Delivered::Nothing),
             Some(Heard::Packet(packet)) => panic!("{packet:?}"),
             None => {}
         }
     }
     assert_eq!(theirs.writes.load(Ordering::Relaxed), 0, "no frame is touched");
+}
+
+#[test]
+fn where_the_bytes_behind_a_message_went_is_told() {
+    let (mut near, mut far) = links(PAGE);
+    let (ours, theirs) = (VecFrames::new(PAGE, 1), VecFrames::new(PAGE, 1));
+    connect(&mut near, &mut far, pair(None));
+    let mut came = |number, landing: Landing| {
+        near.send(&grant(0, number), Some(PageId(0))).expect("it fits");
+        loop {
+            near.flush(&ours, Voice::Full).expect("it stands");
+            match far.hear(&theirs, |_| landing).expect("it stands") {
+                Some(Heard::Message { body, .. }) => return body,
+                Some(Heard::Packet(packet)) => panic!("{packet:?}"),
+                None => {}
+            }
+        }
+    };
+    assert_eq!(came(1, Landing::Nowhere), Delivered::Nothing);
+    assert_eq!(came(2, Landing::Frame), Delivered::InFrame);
+    assert!(matches!(came(3, Landing::Aside), Delivered::Aside(_)));
 }

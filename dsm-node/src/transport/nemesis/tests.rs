@@ -228,8 +228,11 @@ fn every_call_may_take_one_byte() {
 #[test]
 fn seeds_lose_and_double_nothing_between_two_links() {
     const MESSAGES: u64 = 150;
+    /// About one seed in fifteen has a frame come before its turn, always the same ones on an idle machine. These have:
+    /// under load, which moves what goes out together, one or the other may not.
+    const WITH_GAPS: [u64; 8] = [36, 42, 64, 71, 77, 87, 88, 90];
     let (mut replays, mut resent, mut dropped, mut gaps, mut bad) = (0, 0, 0, 0, 0);
-    for seed in 0..24 {
+    for seed in (0..24).chain(WITH_GAPS) {
         let mut two = Two::new(Plan::seeded(seed, 4096), Plan::seeded(seed + 1000, 4096));
         let mut sent = Vec::new();
         two.connect_by_plan(pair(None));
