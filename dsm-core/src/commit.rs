@@ -15,6 +15,9 @@
 //! Pages of domains with an open section here are withheld: no record has them before the section ends. This module
 //! decides nothing about access: `local` protects, serves, and asks here whether it may.
 
+mod change;
+mod incoming;
+
 use crate::action::{Action, Cause, Replication, Source};
 use crate::copyset::Copyset;
 use crate::geometry::Geometry;
@@ -23,7 +26,7 @@ use crate::limits;
 use crate::message::{Commit, Custody, Message, SpanRange};
 use crate::outbox::Outbox;
 use crate::page_map::PageMap;
-use core::ops::Range;
+use incoming::Incoming;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// The commits of one node: its own, and those that it keeps for others.
@@ -74,27 +77,6 @@ struct Record {
     unacked: Copyset,
     /// Whether pages in it had too few holders.
     thickens: bool,
-}
-
-/// The records of another node, as they come.
-#[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
-struct Incoming {
-    /// The last one that counts.
-    through: RecordId,
-    partial: BTreeMap<RecordId, Partial>,
-}
-
-#[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
-struct Partial {
-    pages: BTreeSet<PageId>,
-    /// The record before it, and how many pages it has.
-    end: Option<(RecordId, u32)>,
-}
-
-/// Which pages a record that has come to count brings, for the caller to put into their frames.
-pub(crate) struct Counted {
-    pub record: RecordId,
-    pub pages: Vec<PageId>,
 }
 
 impl Commits {
@@ -342,61 +324,6 @@ impl Commits {
         }
     }
 
-    /// One page of a record of `from` has come.
-    pub fn record_page(&mut self, from: NodeId, id: RecordId, page: PageId) -> Result<(), Cause> {
-        let partial = self.partial(from, id)?;
-        if partial.pages.len() >= limits::RECORD_PAGES_MAX || !partial.pages.insert(page) {
-            return Err(Cause::OutOfTurn);
-        }
-        Ok(())
-    }
-
-    /// The last of a record of `from` has come.
-    pub fn record_end(
-        &mut self,
-        from: NodeId,
-        id: RecordId,
-        previous: RecordId,
-        pages: u32,
-    ) -> Result<(), Cause> {
-        let partial = self.partial(from, id)?;
-        if partial.end.is_some() || previous >= id {
-            return Err(Cause::OutOfTurn);
-        }
-        partial.end = Some((previous, pages));
-        Ok(())
-    }
-
-    fn partial(&mut self, from: NodeId, id: RecordId) -> Result<&mut Partial, Cause> {
-        let incoming = self.incoming.entry(from).or_default();
-        if id <= incoming.through {
-            return Err(Cause::OutOfTurn);
-        }
-        Ok(incoming.partial.entry(id).or_default())
-    }
-
-    /// The next record of `from` that counts: it is whole, and so are all before it. Its pages are those of which it
-    /// brings a later state than this node keeps.
-    pub fn next_counted(&mut self, from: NodeId) -> Option<Counted> {
-        let view = self.view;
-        let incoming = self.incoming.get_mut(&from)?;
-        let (&id, partial) = incoming.partial.first_key_value()?;
-        let (previous, count) = partial.end?;
-        if previous != incoming.through || usize::try_from(count) != Ok(partial.pages.len()) {
-            return None;
-        }
-        let pages = incoming.partial.remove(&id)?.pages;
-        incoming.through = id;
-        let version = Version { view, record: id };
-        let newer = pages.into_iter().filter(|page| {
-            let state = self.pages.get_or_insert_with(*page, State::default);
-            let newer = state.kept.is_none_or(|kept| kept < version);
-            state.kept = state.kept.max(Some(version));
-            newer
-        });
-        Some(Counted { record: id, pages: newer.collect() })
-    }
-
     /// A later state of `page` is replicated elsewhere. Whether this node kept one that may go.
     pub fn release(&mut self, page: PageId, before: Version) -> bool {
         let Some(state) = self.pages.get_mut(page) else { return false };
@@ -463,124 +390,5 @@ impl Commits {
             self.geometry.page_of(lock.0) == Some(page)
                 || spans.iter().any(|span| (span.first.0..span.first.0 + span.pages).contains(&page.0))
         })
-    }
-
-    /// Another view, to which these have come from the one before: records under way mean nothing any more, and what they
-    /// had is dirty again. Copies that others kept and that are gone with them are missed.
-    pub fn install(&mut self, view: ViewId, survivors: Copyset, buddies: Copyset) {
-        self.view = view;
-        self.clock = RecordId::NONE;
-        self.last = RecordId::NONE;
-        for record in core::mem::take(&mut self.records) {
-            for page in record.pages {
-                // A withheld page was committed from its twin, which is still there.
-                let twin = self.pages.get(page).is_some_and(|state| state.twin);
-                if !twin {
-                    self.dirty.insert(page);
-                }
-                // Of what was taken over, custody names whoever keeps anything: that it is too little is known by this.
-                if twin || record.thickens {
-                    self.thin.insert(page);
-                }
-            }
-        }
-        self.unacked_pages = 0;
-        self.incoming.clear();
-        self.buddies = buddies;
-        for state in self.pages.values_mut() {
-            state.record = None;
-            if let Some(custody) = &mut state.custody {
-                custody.holders = custody.holders.intersection(survivors);
-            }
-        }
-        self.postponed.get_or_insert_default().clear();
-    }
-
-    /// All members have recovered. Every one of the pages that this node owns, in ascending order, is to have all its
-    /// holders again.
-    pub fn resume(&mut self, owned: impl Iterator<Item = PageId>) {
-        if !self.is_on() {
-            return;
-        }
-        let mut states = self.pages.iter().peekable();
-        let is_thin = |page: &PageId| {
-            while states.next_if(|(before, _)| before < page).is_some() {}
-            let custody = states.next_if(|(same, _)| same == page).and_then(|(_, state)| state.custody);
-            match custody {
-                Some(custody) => !self.buddies.minus(custody.holders).is_empty(),
-                // Never committed: it will be when somebody asks for it, or its section ends.
-                None => !self.dirty.contains(page),
-            }
-        };
-        let mut thin = owned.filter(is_thin).collect();
-        self.thin.append(&mut thin);
-    }
-
-    /// This node has taken over a page whose owner is gone; `kept` is what members reported that they keep of it. What
-    /// this node has of it may be later than any of these: it is committed anew, in the background unless somebody waits
-    /// for it, since nobody can have stored to it meanwhile. Who has one of the `copies` may keep a
-    /// state besides, which is needed until then.
-    pub fn adopt(&mut self, page: PageId, kept: &[(NodeId, Version)], copies: Copyset) {
-        let version = kept.iter().map(|(_, version)| *version).max();
-        let me = self.me;
-        let holders = kept.iter().map(|(node, _)| *node).filter(|node| *node != me).collect();
-        let state = self.pages.get_or_insert_with(page, State::default);
-        state.kept = None;
-        state.custody = version.map(|version| Custody { version, holders });
-        if self.is_on() {
-            self.thin.insert(page);
-            // All states of earlier views: those of this one have a record number.
-            let before = Version { view: self.view, record: RecordId::NONE };
-            let besides = copies.iter().map(|holder| (holder, page, before));
-            self.postponed.get_or_insert_default().extend(besides);
-        }
-    }
-
-    /// Of these pages, which this node goes on owning, `kept` is what members reported that they keep; who has one of the
-    /// `copies` may keep a state besides. What a message on its way would have released, is released anew.
-    pub fn reported(&mut self, pages: Range<u64>, kept: &[(NodeId, Version)], copies: Copyset) {
-        if kept.is_empty() && copies.is_empty() {
-            return;
-        }
-        let postponed = self.postponed.get_or_insert_default();
-        for (page, state) in self.pages.range_mut(pages) {
-            let Some(custody) = &mut state.custody else {
-                // Taken over in a view in which not all went on: it will be committed anew, as then.
-                let before = Version { view: self.view, record: RecordId::NONE };
-                postponed.extend(copies.iter().map(|holder| (holder, page, before)));
-                continue;
-            };
-            let besides = copies.minus(custody.holders).iter().map(|holder| (holder, page, custody.version));
-            postponed.extend(besides);
-            for &(node, version) in kept {
-                if version < custody.version {
-                    custody.holders = custody.holders.without(node);
-                    postponed.push((node, page, custody.version));
-                }
-            }
-        }
-    }
-
-    /// These pages are lost.
-    pub fn forget(&mut self, pages: Range<u64>) {
-        self.pages.remove_range(pages.clone());
-        let pages = PageId(pages.start)..PageId(pages.end);
-        for set in [&mut self.dirty, &mut self.thin] {
-            for page in set.range(pages.clone()).copied().collect::<Vec<_>>() {
-                set.remove(&page);
-            }
-        }
-    }
-
-    /// Whether all pages of this node have all their holders, and nothing is under way.
-    pub fn is_replicated(&self) -> bool {
-        !self.is_on() || self.thin.is_empty() && !self.records.iter().any(|record| record.thickens)
-    }
-
-    /// All members' pages have all their holders: what was kept besides may go.
-    pub fn fully_replicated(&mut self, out: &mut Outbox<'_>) {
-        for (holder, page, before) in self.postponed.take().unwrap_or_default() {
-            out.send_lazily(holder, Message::Commit(Commit::Release { page, before }));
-        }
     }
 }
