@@ -29,6 +29,14 @@ use crate::page_map::PageMap;
 use incoming::Incoming;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
+/// Pages of a record, by where the bytes of each are.
+#[derive(Default)]
+pub(crate) struct Sources {
+    pub frames: Vec<PageId>,
+    /// Those whose states were set aside.
+    pub twins: Vec<PageId>,
+}
+
 /// The commits of one node: its own, and those that it keeps for others.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub(crate) struct Commits {
@@ -130,12 +138,12 @@ impl Commits {
         }
         // Also one whose acks are still to come: nobody else may have it, should the view change before.
         let committed = state.custody.is_some() || state.record.is_some() || self.thin.contains(&page);
-        if withheld && committed && !state.twin {
+        state.kept = None;
+        // Of a page that the section has stored to before, the frame is no committed state.
+        if self.dirty.insert(page) && withheld && committed {
             state.twin = true;
             out.act(Action::Replicate(Replication::KeepTwin { page }));
         }
-        state.kept = None;
-        self.dirty.insert(page);
     }
 
     /// Whether the last state of `page` is replicated, so that others may see it.
@@ -171,16 +179,41 @@ impl Commits {
 
     /// Whether a record may have stores to the first page of the domain of `lock`, or to `spans`.
     pub fn has_stores_in(&self, lock: LockId, spans: &[SpanRange]) -> bool {
-        let first = self.geometry.page_of(lock.0).filter(|page| self.dirty.contains(page));
-        let in_spans = spans
-            .iter()
-            .flat_map(|span| self.dirty.range(span.first..PageId(span.first.0.saturating_add(span.pages))));
-        first.iter().chain(in_spans).any(|page| !self.withholds(*page))
+        self.of_domain(&self.dirty, lock, spans).any(|page| !self.withholds(page))
     }
 
-    /// The section of `lock` is over.
-    pub fn close(&mut self, lock: LockId) {
-        self.sections.remove(&lock);
+    /// Those of these pages that have too few holders.
+    pub fn thin_in(&self, lock: LockId, spans: &[SpanRange]) -> impl Iterator<Item = PageId> {
+        self.of_domain(&self.thin, lock, spans)
+    }
+
+    fn of_domain(
+        &self,
+        pages: &BTreeSet<PageId>,
+        lock: LockId,
+        spans: &[SpanRange],
+    ) -> impl Iterator<Item = PageId> {
+        let first = self.geometry.page_of(lock.0).filter(|page| pages.contains(page));
+        let in_spans = spans
+            .iter()
+            .flat_map(|span| pages.range(span.first..PageId(span.first.0.saturating_add(span.pages))));
+        first.into_iter().chain(in_spans.copied())
+    }
+
+    /// The section of `lock` is over. Where no record ends it, since nobody is there to keep one, what was set aside for
+    /// it is no last state any more.
+    pub fn close(&mut self, lock: LockId, out: &mut Outbox<'_>) {
+        let Some(spans) = self.sections.remove(&lock) else { return };
+        if self.is_on() {
+            return;
+        }
+        let over = |page: &PageId| !self.withholds(*page);
+        for page in self.of_domain(&self.dirty, lock, &spans).filter(over).collect::<Vec<_>>() {
+            self.dirty.remove(&page);
+            if self.pages.get_mut(page).is_some_and(|state| core::mem::take(&mut state.twin)) {
+                out.act(Action::Replicate(Replication::DropTwin { page }));
+            }
+        }
     }
 
     /// The dirty pages that a record may have now.
@@ -200,58 +233,45 @@ impl Commits {
         !self.records.is_empty() && self.unacked_pages + self.dirty.len() > self.unreplicated_max
     }
 
-    /// Commits `pages`, all of which are protected now, and says which record that is.
-    pub fn begin(&mut self, pages: Vec<PageId>, out: &mut Outbox<'_>) {
+    /// Commits the bytes of `frames`, all of which are protected now, and what was set aside of `twins`.
+    pub fn begin(&mut self, Sources { frames, twins }: Sources, out: &mut Outbox<'_>) {
         let (id, previous) = self.next_record();
         let mut thickens = false;
-        for &page in &pages {
-            self.dirty.remove(&page);
+        let set_aside = twins.iter().map(|page| (*page, Source::Twin));
+        for (page, source) in frames.iter().map(|page| (*page, Source::Frame)).chain(set_aside) {
             thickens |= self.thin.remove(&page);
             let state = self.pages.get_or_insert_with(page, State::default);
             state.record = Some(id);
             let message = Message::Commit(Commit::Page { record: id, page });
-            out.act(Action::Replicate(Replication::SendCopy {
-                to: self.buddies,
-                page,
-                source: Source::Frame,
-                message,
-            }));
-            if core::mem::take(&mut state.twin) {
-                out.act(Action::Replicate(Replication::DropTwin { page }));
+            out.act(Action::Replicate(Replication::SendCopy { to: self.buddies, page, source, message }));
+            if source == Source::Frame {
+                self.dirty.remove(&page);
+                if core::mem::take(&mut state.twin) {
+                    out.act(Action::Replicate(Replication::DropTwin { page }));
+                }
             }
         }
+        let pages = [frames, twins].concat();
         self.end_record((id, previous), pages, thickens, out);
     }
 
-    /// Commits anew the committed states of pages that have too few holders, as many as fit into one record, without
-    /// touching what their sections have written since.
-    pub fn begin_thickening(&mut self, out: &mut Outbox<'_>) -> Vec<PageId> {
-        if !self.is_on() {
-            return Vec::new();
+    /// Pages that have too few holders and of which `which` holds, `most` at most, by where their last committed states
+    /// are: what their sections have written since is not touched.
+    pub fn too_thin(&self, which: impl Fn(PageId) -> bool, most: usize) -> Sources {
+        let mut sources = Sources::default();
+        for &page in self.thin.iter().filter(|page| which(**page)) {
+            if sources.frames.len() + sources.twins.len() == most {
+                break;
+            }
+            let stored_to = self.is_dirty(page) && self.withholds(page);
+            if !stored_to {
+                sources.frames.push(page);
+            } else if self.pages.get(page).is_some_and(|state| state.twin) {
+                sources.twins.push(page);
+            }
+            // The rest is in no frame any more: it waits for the section's end.
         }
-        let has_twin = |page: &PageId| self.pages.get(*page).is_some_and(|state| state.twin);
-        // What a section has stored to that has no twin, waits for the section's end.
-        let may = |page: &&PageId| !self.is_dirty(**page) || !self.withholds(**page) || has_twin(page);
-        let some = self.thin.iter().filter(may).take(limits::WRITE_BEHIND_PAGES);
-        let (withheld, free): (Vec<PageId>, Vec<PageId>) =
-            some.partition(|page| self.withholds(**page) && has_twin(page));
-        if withheld.is_empty() {
-            return free;
-        }
-        let (id, previous) = self.next_record();
-        for &page in &withheld {
-            self.thin.remove(&page);
-            self.pages.get_or_insert_with(page, State::default).record = Some(id);
-            let message = Message::Commit(Commit::Page { record: id, page });
-            out.act(Action::Replicate(Replication::SendCopy {
-                to: self.buddies,
-                page,
-                source: Source::Twin,
-                message,
-            }));
-        }
-        self.end_record((id, previous), withheld, true, out);
-        free
+        sources
     }
 
     fn next_record(&mut self) -> (RecordId, RecordId) {
@@ -390,5 +410,14 @@ impl Commits {
             self.geometry.page_of(lock.0) == Some(page)
                 || spans.iter().any(|span| (span.first.0..span.first.0 + span.pages).contains(&page.0))
         })
+    }
+
+    /// Checks what must hold between events.
+    pub fn invariants(&self) -> Result<(), String> {
+        let aside = self.pages.iter().filter(|(_, state)| state.twin).map(|(page, _)| page);
+        match aside.into_iter().find(|page| !self.is_dirty(*page) || !self.withholds(*page)) {
+            Some(page) => Err(format!("{page} is set aside, but is not being written in a section")),
+            None => Ok(()),
+        }
     }
 }

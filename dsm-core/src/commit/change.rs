@@ -1,6 +1,6 @@
 //! What a change of the view means for commits: what was under way is committed anew, and so is what has too few holders.
 
-use super::{Commits, State};
+use super::{Commits, Sources, State};
 use crate::copyset::Copyset;
 use crate::ids::{NodeId, PageId, RecordId, Version, ViewId};
 use crate::message::{Commit, Custody, Message};
@@ -8,6 +8,19 @@ use crate::outbox::Outbox;
 use core::ops::Range;
 
 impl Commits {
+    /// There will be somebody to keep commits, whom there was not: stores to these pages were not noticed. Of those with
+    /// an open section, a part of it may be in the frame, and the state before it is nowhere: they wait for its end.
+    pub fn begins_to_notice(&mut self, writable: impl Iterator<Item = PageId>) {
+        let stored_to: Vec<PageId> = writable.chain(self.dirty.iter().copied()).collect();
+        for page in stored_to {
+            let twin = self.pages.get(page).is_some_and(|state| state.twin);
+            if !twin && self.withholds(page) {
+                self.dirty.insert(page);
+                self.thin.insert(page);
+            }
+        }
+    }
+
     /// Another view, to which these have come from the one before: records under way mean nothing any more, and what they
     /// had is dirty again. Copies that others kept and that are gone with them are missed.
     pub fn install(&mut self, view: ViewId, survivors: Copyset, buddies: Copyset) {
@@ -16,13 +29,14 @@ impl Commits {
         self.last = RecordId::NONE;
         for record in core::mem::take(&mut self.records) {
             for page in record.pages {
-                // A withheld page was committed from its twin, which is still there.
-                let twin = self.pages.get(page).is_some_and(|state| state.twin);
-                if !twin {
+                // What a withheld page had is set aside, if its section has stored to it, and in its frame otherwise:
+                // were it dirty, it would wait for the section's end.
+                let withheld = self.withholds(page);
+                if !withheld {
                     self.dirty.insert(page);
                 }
                 // Of what was taken over, custody names whoever keeps anything: that it is too little is known by this.
-                if twin || record.thickens {
+                if withheld || record.thickens {
                     self.thin.insert(page);
                 }
             }
@@ -40,11 +54,14 @@ impl Commits {
     }
 
     /// All members have recovered. Every one of the pages that this node owns, in ascending order, is to have all its
-    /// holders again.
-    pub fn resume(&mut self, owned: impl Iterator<Item = PageId>) {
+    /// holders again. What records under way had, and what is written since, is to be in one record, before anything that
+    /// waits for them: the pages of it.
+    pub fn resume(&mut self, owned: impl Iterator<Item = PageId>) -> Sources {
         if !self.is_on() {
-            return;
+            return Sources::default();
         }
+        let Sources { mut frames, twins } = self.too_thin(|page| self.withholds(page), usize::MAX);
+        frames.extend(self.committable());
         let mut states = self.pages.iter().peekable();
         let is_thin = |page: &PageId| {
             while states.next_if(|(before, _)| before < page).is_some() {}
@@ -57,6 +74,7 @@ impl Commits {
         };
         let mut thin = owned.filter(is_thin).collect();
         self.thin.append(&mut thin);
+        Sources { frames, twins }
     }
 
     /// This node has taken over a page whose owner is gone; `kept` is what members reported that they keep of it. What

@@ -26,7 +26,7 @@ impl Machine {
         out.act(Action::Replicate(Replication::DropRecords));
         let (id, buddies) = (view.id(), view.buddies_of(self.me));
         let survivors = self.recovery.install(view);
-        self.local.commits().install(id, survivors, buddies);
+        self.local.install(id, survivors, buddies);
         self.locks.install(survivors);
         self.calls.install(self.placement);
         self.announced = false;
@@ -152,9 +152,8 @@ impl Machine {
         self.locks.resume(|lock| placement.home_of_lock(lock) == Some(me));
         let view = self.recovery.view.id();
         out.act(Action::Replicate(Replication::Resumed { view }));
-        self.local.resume();
         self.note_everything(out);
-        let record = self.local.flush(out);
+        let record = self.local.resume(out);
         for ordered in &mut self.ordered {
             ordered.after = record.unwrap_or(RecordId::NONE);
         }
