@@ -79,9 +79,6 @@ pub const WRITE_BEHIND_PAGES: usize = 256;
 /// of a gigabyte per second holds in ten milliseconds, so that no store waits while its buddies keep up.
 pub const UNREPLICATED_PAGES_MAX: usize = 1 << 12;
 
-/// Pages in one record: what a section may write before it ends. A buddy sets a record aside until it is whole.
-pub const RECORD_PAGES_MAX: usize = 1 << 16;
-
 /// The length of the runs, locks or spans in one message of a report, encoded, in bytes: what is left of a control
 /// message once it says what it is.
 pub const REPORT_LENGTH_MAX: usize = CONTROL_LENGTH_MAX - 16;
@@ -97,7 +94,6 @@ pub const RESIDENCY_POLL: Duration = Duration::from_micros(20);
 const _: () = assert!(NODES_MAX <= Copyset::BITS);
 const _: () = assert!(PAGE_SIZE_MAX <= SEGMENT_SIZE);
 const _: () = assert!(PAGE_SIZE_MIN.is_power_of_two() && PAGE_SIZE_MAX.is_power_of_two());
-const _: () =
-    assert!(WRITE_BEHIND_PAGES < UNREPLICATED_PAGES_MAX && UNREPLICATED_PAGES_MAX < RECORD_PAGES_MAX);
+const _: () = assert!(WRITE_BEHIND_PAGES < UNREPLICATED_PAGES_MAX);
 const _: () = assert!(NAME_LENGTH_MAX * 2 < CONTROL_LENGTH_MAX);
 const _: () = assert!(STRADDLE_PATIENCE.as_nanos() > RESIDENCY_MAX.as_nanos());

@@ -4,9 +4,9 @@
 use dsm_core::limits::{CALLS_MAX, NAMES_MAX, REGION_BASE_DEFAULT};
 use dsm_core::wire::{self, Header, Kind, WireError};
 use dsm_core::{
-    Access, Action, Address, CallId, Cause, Command, Copyset, Event, Geometry, LockId, Machine, Message,
-    NodeId, Note, PageId, Payload, Reply, RootAnswer, SpanOwner, SpanRange, Ticket, Time, TransactionId,
-    ViewId, Want, Zone,
+    Access, Action, Address, CallId, Cause, Command, Commit, Copyset, Event, Geometry, Host, Incarnation,
+    LockId, Machine, Message, NodeId, Note, PageId, Payload, RecordId, Reply, RootAnswer, SpanOwner,
+    SpanRange, Ticket, Time, TransactionId, View, ViewId, Want, Zone,
 };
 
 /// Pages enough for large spans and for every node's segments.
@@ -468,4 +468,22 @@ fn names_are_noted_for_those_alone_whose_buddy_one_is() {
         let actions = step(&mut node, Event::Received { from: HOSTILE, message: Message::Note(note) });
         assert!(matches!(actions[..], [Action::Reject { from: HOSTILE, .. }]), "{actions:?}");
     }
+}
+
+#[test]
+fn a_record_may_have_as_many_pages_as_a_section_stores_to() {
+    const PAGES: u64 = (1 << 16) + 1;
+    let view = View::first((0..2).map(|rank| (NodeId(rank), Incarnation(1), Host(0))), 1);
+    let mut buddy = Machine::in_view(NodeId(1), view, geometry());
+    let record = RecordId(1);
+    let mut actions = Vec::new();
+    let mut tell = |commit| {
+        let event = Event::Received { from: NodeId(0), message: Message::Commit(commit) };
+        buddy.handle(Time::ZERO, event, &mut actions);
+    };
+    (0..PAGES).for_each(|page| tell(Commit::Page { record, page: PageId(page) }));
+    tell(Commit::End { record, previous: RecordId::NONE, pages: u32::try_from(PAGES).expect("it is few") });
+    let acks = Action::Send { to: NodeId(0), message: Message::Commit(Commit::Ack { record }) };
+    assert_eq!(actions.last(), Some(&acks));
+    assert_eq!(actions.len(), 2, "they are applied, and acked");
 }

@@ -3,7 +3,6 @@
 use super::{Commits, State};
 use crate::action::Cause;
 use crate::ids::{NodeId, PageId, RecordId, Version};
-use crate::limits;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// The records of another node, as they come.
@@ -30,11 +29,9 @@ pub(crate) struct Counted {
 impl Commits {
     /// One page of a record of `from` has come.
     pub fn record_page(&mut self, from: NodeId, id: RecordId, page: PageId) -> Result<(), Cause> {
-        let partial = self.partial(from, id)?;
-        if partial.pages.len() >= limits::RECORD_PAGES_MAX || !partial.pages.insert(page) {
-            return Err(Cause::OutOfTurn);
-        }
-        Ok(())
+        // No page is in it twice: it is bounded by the region, as the section is that has stored to all of it.
+        let is_new = self.partial(from, id)?.pages.insert(page);
+        is_new.then_some(()).ok_or(Cause::OutOfTurn)
     }
 
     /// The last of a record of `from` has come.
