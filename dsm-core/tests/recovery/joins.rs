@@ -1,7 +1,7 @@
 //! Members that join, leave, and come back.
 
-use super::cluster::Cluster;
-use dsm_core::{Command, LockId, NodeId, PageId, Reply, RootAnswer, SpanOwner, SpanRange, ViewId};
+use super::cluster::{Cluster, Said};
+use dsm_core::{Command, LockId, Message, NodeId, PageId, Reply, RootAnswer, SpanOwner, SpanRange, ViewId};
 
 /// Stores a word of each page's own to some pages of each rank's home, from another rank.
 fn filled(cluster: &mut Cluster, nodes: u16) -> Vec<PageId> {
@@ -207,4 +207,35 @@ fn all_may_leave_whoever_dies_meanwhile() {
     // One of them ends, and the other is not troubled by that.
     cluster.kill(&[1]);
     assert!(cluster.machines[3].is_quiet());
+}
+
+#[test]
+fn what_is_leased_over_a_span_that_was_given_back_is_what_counts_after_a_change() {
+    for lost in [false, true] {
+        let mut cluster = Cluster::new(4, 1);
+        let home = NodeId(0);
+        let spans = [0; 2].map(|_| cluster.lease(0, 2, SpanOwner::NewDomain));
+        assert_eq!(spans[0].first.0 + 2, spans[1].first.0, "they are neighbours");
+        cluster.change(&[3], &[]);
+        assert_eq!(cluster.geometry.home_of(spans[0].first, cluster.view.members()), home);
+        // Others dissolve the domains, and some do not hear of it, nor of what is leased in their place.
+        let unheard = |said: &Said| lost && said.0 == home && matches!(said.2, Message::Note(_));
+        for span in spans {
+            cluster.call_at_once(1, Command::SpanReturn { first: span.first });
+        }
+        cluster.settle_but(unheard);
+        let lease = Command::SpanLease { pages: 4, owner: SpanOwner::NewDomain };
+        let call = cluster.call_at_once(0, lease);
+        let [Reply::Span(long)] = cluster.replies(call)[..] else { panic!("there is room") };
+        assert_eq!(long.first, spans[0].first);
+        cluster.change(&[], &[3]);
+        for rank in 0..4 {
+            let find = Command::SpanFind { page: spans[1].first };
+            assert_eq!(cluster.ask(rank, find), Some(Reply::SpanFound(Some(long))));
+        }
+        // And if the home dies as well, nobody remembers the two.
+        cluster.kill(&[0]);
+        let find = Command::SpanFind { page: spans[1].first };
+        assert_eq!(cluster.ask(2, find), Some(Reply::SpanFound(Some(long))));
+    }
 }
