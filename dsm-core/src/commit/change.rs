@@ -8,6 +8,11 @@ use crate::outbox::Outbox;
 use core::ops::Range;
 
 impl Commits {
+    /// This node has joined: not all pages have all their holders, and nothing that anybody keeps may go until they have.
+    pub fn join(&mut self) {
+        self.postponed.get_or_insert_default();
+    }
+
     /// There will be somebody to keep commits, whom there was not: stores to these pages were not noticed. Of those with
     /// an open section, a part of it may be in the frame, and the state before it is nowhere: they wait for its end.
     pub fn begins_to_notice(&mut self, writable: impl Iterator<Item = PageId>) {

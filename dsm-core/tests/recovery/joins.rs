@@ -1,7 +1,9 @@
 //! Members that join, leave, and come back.
 
 use super::cluster::{Cluster, Said};
-use dsm_core::{Command, LockId, Message, NodeId, PageId, Reply, RootAnswer, SpanOwner, SpanRange, ViewId};
+use dsm_core::{
+    Command, Event, LockId, Message, NodeId, PageId, Reply, RootAnswer, SpanOwner, SpanRange, ViewId, Want,
+};
 
 /// Stores a word of each page's own to some pages of each rank's home, from another rank.
 fn filled(cluster: &mut Cluster, nodes: u16) -> Vec<PageId> {
@@ -238,4 +240,27 @@ fn what_is_leased_over_a_span_that_was_given_back_is_what_counts_after_a_change(
         let find = Command::SpanFind { page: spans[1].first };
         assert_eq!(cluster.ask(2, find), Some(Reply::SpanFound(Some(long))));
     }
+}
+
+#[test]
+fn who_joins_lets_nothing_go_before_all_is_replicated() {
+    let mut cluster = Cluster::new(3, 1);
+    let page = cluster.page_at(0);
+    cluster.store(0, page, 7);
+    cluster.call(0, Command::Sync);
+    let replicated =
+        |said: &Said| said.0 == NodeId(2) && matches!(said.2, Message::Report(dsm_core::Report::Replicated));
+    cluster.change_but(&[], &[3], replicated);
+    assert!(!cluster.machines[3].is_fully_replicated());
+    assert!(!cluster.view.buddies_of(NodeId(3)).contains(NodeId(1)));
+    // It takes the page over, and commits what it has stored.
+    cluster.step(NodeId(3), Event::Fault { page, want: Want::Write });
+    cluster.settle_but(replicated);
+    let sync = cluster.call_at_once(3, Command::Sync);
+    cluster.settle_but(replicated);
+    assert_eq!(cluster.replies(sync), [Reply::Synced]);
+    assert!(cluster.machines[1].kept(page).is_some(), "the state before is needed until all is replicated");
+    cluster.settle();
+    assert!(cluster.machines[3].is_fully_replicated());
+    assert_eq!(cluster.machines[1].kept(page), None);
 }
