@@ -37,6 +37,8 @@ pub(crate) struct Sources {
     pub twins: Vec<PageId>,
 }
 
+type Postponed = BTreeMap<(NodeId, PageId), Version>;
+
 /// The commits of one node: its own, and those that it keeps for others.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub(crate) struct Commits {
@@ -61,8 +63,9 @@ pub(crate) struct Commits {
     /// Domains with an open section on this node.
     sections: BTreeMap<LockId, Vec<SpanRange>>,
     incoming: BTreeMap<NodeId, Incoming>,
-    /// Releases that wait until the view is fully replicated; `None` once it is.
-    postponed: Option<Vec<(NodeId, PageId, Version)>>,
+    /// Releases that wait until the view is fully replicated, `None` once it is: of each holder and page, the state before
+    /// which all may go.
+    postponed: Option<Postponed>,
 }
 
 /// What is known of the committed states of one page.
@@ -338,7 +341,7 @@ impl Commits {
         let Some(before) = before else { return };
         for holder in before.holders.minus(self.buddies).iter() {
             match &mut self.postponed {
-                Some(postponed) => postponed.push((holder, page, version)),
+                Some(postponed) => postpone(postponed, holder, page, version),
                 None => out.send_lazily(holder, Message::Commit(Commit::Release { page, before: version })),
             }
         }
@@ -420,4 +423,10 @@ impl Commits {
             None => Ok(()),
         }
     }
+}
+
+/// What `holder` keeps of `page` from before `version` may go, as soon as any may.
+fn postpone(postponed: &mut Postponed, holder: NodeId, page: PageId, version: Version) {
+    let before = postponed.entry((holder, page)).or_insert(version);
+    *before = version.max(*before);
 }

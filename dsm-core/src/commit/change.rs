@@ -1,6 +1,7 @@
 //! What a change of the view means for commits: what was under way is committed anew, and so is what has too few holders.
 
-use super::{Commits, Sources, State};
+use super::{Commits, Sources, State, postpone};
+use crate::action::{Action, Replication};
 use crate::copyset::Copyset;
 use crate::ids::{NodeId, PageId, RecordId, Version, ViewId};
 use crate::message::{Commit, Custody, Message};
@@ -97,8 +98,8 @@ impl Commits {
             self.thin.insert(page);
             // All states of earlier views: those of this one have a record number.
             let before = Version { view: self.view, record: RecordId::NONE };
-            let besides = copies.iter().map(|holder| (holder, page, before));
-            self.postponed.get_or_insert_default().extend(besides);
+            let postponed = self.postponed.get_or_insert_default();
+            copies.iter().for_each(|holder| postpone(postponed, holder, page, before));
         }
     }
 
@@ -113,22 +114,25 @@ impl Commits {
             let Some(custody) = &mut state.custody else {
                 // Taken over in a view in which not all went on: it will be committed anew, as then.
                 let before = Version { view: self.view, record: RecordId::NONE };
-                postponed.extend(copies.iter().map(|holder| (holder, page, before)));
+                copies.iter().for_each(|holder| postpone(postponed, holder, page, before));
                 continue;
             };
-            let besides = copies.minus(custody.holders).iter().map(|holder| (holder, page, custody.version));
-            postponed.extend(besides);
+            let besides = copies.minus(custody.holders);
+            besides.iter().for_each(|holder| postpone(postponed, holder, page, custody.version));
             for &(node, version) in kept {
                 if version < custody.version {
                     custody.holders = custody.holders.without(node);
-                    postponed.push((node, page, custody.version));
+                    postpone(postponed, node, page, custody.version);
                 }
             }
         }
     }
 
     /// These pages are lost.
-    pub fn forget(&mut self, pages: Range<u64>) {
+    pub fn forget(&mut self, pages: Range<u64>, out: &mut Outbox<'_>) {
+        for (page, _) in self.pages.range_mut(pages.clone()).filter(|(_, state)| state.twin) {
+            out.act(Action::Replicate(Replication::DropTwin { page }));
+        }
         self.pages.remove_range(pages.clone());
         let pages = PageId(pages.start)..PageId(pages.end);
         for set in [&mut self.dirty, &mut self.thin] {
@@ -145,7 +149,7 @@ impl Commits {
 
     /// All members' pages have all their holders: what was kept besides may go.
     pub fn fully_replicated(&mut self, out: &mut Outbox<'_>) {
-        for (holder, page, before) in self.postponed.take().unwrap_or_default() {
+        for ((holder, page), before) in self.postponed.take().unwrap_or_default() {
             out.send_lazily(holder, Message::Commit(Commit::Release { page, before }));
         }
     }

@@ -260,9 +260,9 @@ impl Local {
     }
 
     /// These pages are gone for good.
-    pub fn forget(&mut self, pages: Range<u64>) {
+    pub fn forget(&mut self, pages: Range<u64>, out: &mut Outbox<'_>) {
         self.pages.remove_range(pages.clone());
-        self.commits.forget(pages);
+        self.commits.forget(pages, out);
     }
 
     /// Whether the frame of `page` is neither mapped nor about to be.

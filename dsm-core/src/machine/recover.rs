@@ -132,7 +132,7 @@ impl Machine {
     /// Pages are gone for good. What of them was not before is told.
     fn lose(&mut self, first: PageId, run: LostRun, out: &mut Outbox<'_>) {
         for (first, LostRun { pages, last_owner, view }) in self.recovery.lose(first, run) {
-            self.local.forget(first.0..first.0 + pages);
+            self.local.forget(first.0..first.0 + pages, out);
             let lost = Lost { page: first, last_owner, view };
             out.act(Action::Replicate(Replication::Poison { first, pages, lost }));
         }

@@ -264,3 +264,23 @@ fn who_joins_lets_nothing_go_before_all_is_replicated() {
     assert!(cluster.machines[3].is_fully_replicated());
     assert_eq!(cluster.machines[1].kept(page), None);
 }
+
+#[test]
+fn what_waits_for_full_replication_does_not_grow_with_every_commit() {
+    let mut cluster = Cluster::new(3, 1);
+    let page = cluster.page_at(1);
+    let replicated =
+        |said: &Said| said.0 == NodeId(1) && matches!(said.2, Message::Report(dsm_core::Report::Replicated));
+    cluster.change_but(&[], &[3], replicated);
+    for _ in 0..5 {
+        for rank in [0, 2] {
+            cluster.step(NodeId(rank), Event::Fault { page, want: Want::Write });
+            cluster.settle_but(replicated);
+        }
+    }
+    let releases = |said: &Said| matches!(said.2, Message::Commit(dsm_core::Commit::Release { .. }));
+    cluster.settle_but(releases);
+    let of_first = cluster.wire.iter().filter(|said| said.0 == NodeId(0) && said.1 == NodeId(2)).count();
+    assert_eq!(of_first, 1, "the last says it all: {:?}", cluster.wire);
+    cluster.settle();
+}

@@ -150,3 +150,19 @@ fn a_section_that_outlives_its_buddy_is_undone_to_where_it_began() {
     cluster.kill(&[0]);
     assert_eq!(cluster.load(1, page), Some(1));
 }
+
+#[test]
+fn of_a_domain_that_is_lost_in_a_section_nothing_stays_set_aside() {
+    let mut cluster = Cluster::new(4, 1);
+    let page = cluster.lease(2, 2, SpanOwner::NewDomain).first;
+    cluster.store(0, PageId(page.0 + 1), 5);
+    cluster.call(0, Command::Sync);
+    section(&mut cluster, 2, page, 1);
+    let (lock, acquired) = open(&mut cluster, 2, page);
+    cluster.store(2, page, 2);
+    assert_eq!(cluster.twins(2), 1);
+    cluster.kill(&[0, 1]);
+    assert!(cluster.is_poisoned(2, page) && cluster.is_poisoned(2, PageId(page.0 + 1)));
+    assert_eq!(cluster.twins(2), 0);
+    cluster.call(2, Command::Unlock { lock, acquired });
+}
