@@ -284,3 +284,27 @@ fn what_waits_for_full_replication_does_not_grow_with_every_commit() {
     assert_eq!(of_first, 1, "the last says it all: {:?}", cluster.wire);
     cluster.settle();
 }
+
+#[test]
+fn what_is_given_back_to_a_home_that_did_not_grant_it_is_leased_once() {
+    let mut cluster = Cluster::new(3, 1);
+    let [before, span] = [0; 2].map(|_| cluster.lease(1, 2, SpanOwner::NewDomain));
+    cluster.call(0, Command::SpanReturn { first: before.first });
+    cluster.kill(&[1]);
+    let home = cluster.geometry.home_of(span.first, cluster.view.members()).0;
+    cluster.call(0, Command::SpanReturn { first: span.first });
+    let mut leased: Vec<SpanRange> = Vec::new();
+    // All that this home has, and then what it might have twice.
+    let segments = (0..64).map(|_| cluster.geometry.segment_pages()).collect::<Vec<_>>();
+    for pages in segments.into_iter().chain([2, 2]) {
+        let owner = SpanOwner::Node(NodeId(home));
+        let Some(Reply::Span(span)) = cluster.ask(home, Command::SpanLease { pages, owner }) else {
+            continue;
+        };
+        let apart = |one: &SpanRange| {
+            one.first.0 + one.pages <= span.first.0 || span.first.0 + span.pages <= one.first.0
+        };
+        assert!(leased.iter().all(apart), "{span:?} was leased before: {leased:?}");
+        leased.push(span);
+    }
+}
