@@ -267,7 +267,13 @@ impl<S: ConfigStore> World<S> {
         let local = self.processes[process].clock.shows(self.now);
         match intent {
             Intent::Send { to, packet } => self.send(process, to, packet),
-            Intent::Install(view) => self.checks.installed(self.now, &mut self.processes, process, view)?,
+            Intent::Install(view) => {
+                self.checks.installed(self.now, &mut self.processes, process, view)?;
+                // It is said of one view. What would have to be handed over first, is not simulated.
+                if self.processes[process].leaving {
+                    self.schedule(0, Happening::Tell(process, Fact::Leave));
+                }
+            }
             Intent::Freeze => {
                 if self.mutant != Some(Mutant::IgnoresFreeze) {
                     self.processes[process].frozen = Some(local);
