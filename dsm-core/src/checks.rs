@@ -4,10 +4,10 @@
 
 use crate::action::Cause;
 use crate::copyset::Copyset;
-use crate::ids::{Address, LockId, NodeId, PageId};
+use crate::ids::{Address, LockId, NodeId, PageId, RecordId, Version};
 use crate::limits;
 use crate::message::{
-    Commit, Custody, Message, Note, Payload, Report, RootAnswer, SpanOwner, SpanRange, Zone,
+    Commit, Custody, Holding, Message, Note, Payload, Report, RootAnswer, SpanOwner, SpanRange, Zone,
 };
 use crate::placement::Placement;
 use crate::view::View;
@@ -88,10 +88,12 @@ impl Checks<'_> {
     /// Commits go from a node to its buddies.
     fn check_commit(&self, commit: &Commit) -> Result<(), Cause> {
         match commit {
-            Commit::Page { record: _, page } => self.page(*page).and(self.keeps_for(self.me, self.from)),
-            Commit::End { .. } => self.keeps_for(self.me, self.from),
+            Commit::Page { record, page } => {
+                self.page(*page).and(self.record(*record)).and(self.keeps_for(self.me, self.from))
+            }
+            Commit::End { record, .. } => self.record(*record).and(self.keeps_for(self.me, self.from)),
             Commit::Ack { .. } => self.keeps_for(self.from, self.me),
-            Commit::Release { page, before: _ } => self.page(*page),
+            Commit::Release { page, before } => self.page(*page).and(self.version(*before)),
         }
     }
 
@@ -115,7 +117,11 @@ impl Checks<'_> {
             Report::Pages { runs } => runs.iter().try_for_each(|run| {
                 let end = run.first.0.checked_add(run.pages);
                 let inside = end.is_some_and(|end| end <= self.placement.geometry.pages());
-                require(run.pages > 0 && inside, Cause::PageOutside)
+                require(run.pages > 0 && inside, Cause::PageOutside)?;
+                match run.holding {
+                    Holding::Kept(version) => self.version(version),
+                    Holding::Lost { .. } | Holding::Known { .. } | Holding::Copy | Holding::Owned => Ok(()),
+                }
             }),
             Report::Locks { held } => held.iter().try_for_each(|(lock, _)| self.address(lock.0)),
             Report::Orphans { locks } => locks.iter().try_for_each(|(lock, _)| self.address(lock.0)),
@@ -137,7 +143,16 @@ impl Checks<'_> {
     }
 
     fn custody(&self, custody: Option<Custody>) -> Result<(), Cause> {
-        custody.map_or(Ok(()), |custody| self.members(custody.holders))
+        custody.map_or(Ok(()), |custody| self.members(custody.holders).and(self.version(custody.version)))
+    }
+
+    /// A state that may have been committed by now. Of one that was not, no later one could be committed.
+    fn version(&self, version: Version) -> Result<(), Cause> {
+        require(version.view <= self.view.id(), Cause::BeyondLimit).and(self.record(version.record))
+    }
+
+    fn record(&self, record: RecordId) -> Result<(), Cause> {
+        require(record.0 <= limits::RECORDS_MAX, Cause::BeyondLimit)
     }
 
     fn name(&self, name: &str) -> Result<(), Cause> {

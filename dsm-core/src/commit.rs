@@ -15,6 +15,9 @@
 //! Pages of domains with an open section here are withheld: no record has them before the section ends. This module
 //! decides nothing about access: `local` protects, serves, and asks here whether it may.
 
+mod change;
+mod incoming;
+
 use crate::action::{Action, Cause, Replication, Source};
 use crate::copyset::Copyset;
 use crate::geometry::Geometry;
@@ -23,8 +26,18 @@ use crate::limits;
 use crate::message::{Commit, Custody, Message, SpanRange};
 use crate::outbox::Outbox;
 use crate::page_map::PageMap;
-use core::ops::Range;
+use incoming::Incoming;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+/// Pages of a record, by where the bytes of each are.
+#[derive(Default)]
+pub(crate) struct Sources {
+    pub frames: Vec<PageId>,
+    /// Those whose states were set aside.
+    pub twins: Vec<PageId>,
+}
+
+type Postponed = BTreeMap<(NodeId, PageId), Version>;
 
 /// The commits of one node: its own, and those that it keeps for others.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
@@ -50,8 +63,9 @@ pub(crate) struct Commits {
     /// Domains with an open section on this node.
     sections: BTreeMap<LockId, Vec<SpanRange>>,
     incoming: BTreeMap<NodeId, Incoming>,
-    /// Releases that wait until the view is fully replicated; `None` once it is.
-    postponed: Option<Vec<(NodeId, PageId, Version)>>,
+    /// Releases that wait until the view is fully replicated, `None` once it is: of each holder and page, the state before
+    /// which all may go.
+    postponed: Option<Postponed>,
 }
 
 /// What is known of the committed states of one page.
@@ -74,27 +88,6 @@ struct Record {
     unacked: Copyset,
     /// Whether pages in it had too few holders.
     thickens: bool,
-}
-
-/// The records of another node, as they come.
-#[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
-struct Incoming {
-    /// The last one that counts.
-    through: RecordId,
-    partial: BTreeMap<RecordId, Partial>,
-}
-
-#[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
-struct Partial {
-    pages: BTreeSet<PageId>,
-    /// The record before it, and how many pages it has.
-    end: Option<(RecordId, u32)>,
-}
-
-/// Which pages a record that has come to count brings, for the caller to put into their frames.
-pub(crate) struct Counted {
-    pub record: RecordId,
-    pub pages: Vec<PageId>,
 }
 
 impl Commits {
@@ -148,12 +141,12 @@ impl Commits {
         }
         // Also one whose acks are still to come: nobody else may have it, should the view change before.
         let committed = state.custody.is_some() || state.record.is_some() || self.thin.contains(&page);
-        if withheld && committed && !state.twin {
+        state.kept = None;
+        // Of a page that the section has stored to before, the frame is no committed state.
+        if self.dirty.insert(page) && withheld && committed {
             state.twin = true;
             out.act(Action::Replicate(Replication::KeepTwin { page }));
         }
-        state.kept = None;
-        self.dirty.insert(page);
     }
 
     /// Whether the last state of `page` is replicated, so that others may see it.
@@ -189,16 +182,41 @@ impl Commits {
 
     /// Whether a record may have stores to the first page of the domain of `lock`, or to `spans`.
     pub fn has_stores_in(&self, lock: LockId, spans: &[SpanRange]) -> bool {
-        let first = self.geometry.page_of(lock.0).filter(|page| self.dirty.contains(page));
-        let in_spans = spans
-            .iter()
-            .flat_map(|span| self.dirty.range(span.first..PageId(span.first.0.saturating_add(span.pages))));
-        first.iter().chain(in_spans).any(|page| !self.withholds(*page))
+        self.of_domain(&self.dirty, lock, spans).any(|page| !self.withholds(page))
     }
 
-    /// The section of `lock` is over.
-    pub fn close(&mut self, lock: LockId) {
-        self.sections.remove(&lock);
+    /// Those of these pages that have too few holders.
+    pub fn thin_in(&self, lock: LockId, spans: &[SpanRange]) -> impl Iterator<Item = PageId> {
+        self.of_domain(&self.thin, lock, spans)
+    }
+
+    fn of_domain(
+        &self,
+        pages: &BTreeSet<PageId>,
+        lock: LockId,
+        spans: &[SpanRange],
+    ) -> impl Iterator<Item = PageId> {
+        let first = self.geometry.page_of(lock.0).filter(|page| pages.contains(page));
+        let in_spans = spans
+            .iter()
+            .flat_map(|span| pages.range(span.first..PageId(span.first.0.saturating_add(span.pages))));
+        first.into_iter().chain(in_spans.copied())
+    }
+
+    /// The section of `lock` is over. Where no record ends it, since nobody is there to keep one, what was set aside for
+    /// it is no last state any more.
+    pub fn close(&mut self, lock: LockId, out: &mut Outbox<'_>) {
+        let Some(spans) = self.sections.remove(&lock) else { return };
+        if self.is_on() {
+            return;
+        }
+        let over = |page: &PageId| !self.withholds(*page);
+        for page in self.of_domain(&self.dirty, lock, &spans).filter(over).collect::<Vec<_>>() {
+            self.dirty.remove(&page);
+            if self.pages.get_mut(page).is_some_and(|state| core::mem::take(&mut state.twin)) {
+                out.act(Action::Replicate(Replication::DropTwin { page }));
+            }
+        }
     }
 
     /// The dirty pages that a record may have now.
@@ -218,58 +236,45 @@ impl Commits {
         !self.records.is_empty() && self.unacked_pages + self.dirty.len() > self.unreplicated_max
     }
 
-    /// Commits `pages`, all of which are protected now, and says which record that is.
-    pub fn begin(&mut self, pages: Vec<PageId>, out: &mut Outbox<'_>) {
+    /// Commits the bytes of `frames`, all of which are protected now, and what was set aside of `twins`.
+    pub fn begin(&mut self, Sources { frames, twins }: Sources, out: &mut Outbox<'_>) {
         let (id, previous) = self.next_record();
         let mut thickens = false;
-        for &page in &pages {
-            self.dirty.remove(&page);
+        let set_aside = twins.iter().map(|page| (*page, Source::Twin));
+        for (page, source) in frames.iter().map(|page| (*page, Source::Frame)).chain(set_aside) {
             thickens |= self.thin.remove(&page);
             let state = self.pages.get_or_insert_with(page, State::default);
             state.record = Some(id);
             let message = Message::Commit(Commit::Page { record: id, page });
-            out.act(Action::Replicate(Replication::SendCopy {
-                to: self.buddies,
-                page,
-                source: Source::Frame,
-                message,
-            }));
-            if core::mem::take(&mut state.twin) {
-                out.act(Action::Replicate(Replication::DropTwin { page }));
+            out.act(Action::Replicate(Replication::SendCopy { to: self.buddies, page, source, message }));
+            if source == Source::Frame {
+                self.dirty.remove(&page);
+                if core::mem::take(&mut state.twin) {
+                    out.act(Action::Replicate(Replication::DropTwin { page }));
+                }
             }
         }
+        let pages = [frames, twins].concat();
         self.end_record((id, previous), pages, thickens, out);
     }
 
-    /// Commits anew the committed states of pages that have too few holders, as many as fit into one record, without
-    /// touching what their sections have written since.
-    pub fn begin_thickening(&mut self, out: &mut Outbox<'_>) -> Vec<PageId> {
-        if !self.is_on() {
-            return Vec::new();
+    /// Pages that have too few holders and of which `which` holds, `most` at most, by where their last committed states
+    /// are: what their sections have written since is not touched.
+    pub fn too_thin(&self, which: impl Fn(PageId) -> bool, most: usize) -> Sources {
+        let mut sources = Sources::default();
+        for &page in self.thin.iter().filter(|page| which(**page)) {
+            if sources.frames.len() + sources.twins.len() == most {
+                break;
+            }
+            let stored_to = self.is_dirty(page) && self.withholds(page);
+            if !stored_to {
+                sources.frames.push(page);
+            } else if self.pages.get(page).is_some_and(|state| state.twin) {
+                sources.twins.push(page);
+            }
+            // The rest is in no frame any more: it waits for the section's end.
         }
-        let has_twin = |page: &PageId| self.pages.get(*page).is_some_and(|state| state.twin);
-        // What a section has stored to that has no twin, waits for the section's end.
-        let may = |page: &&PageId| !self.is_dirty(**page) || !self.withholds(**page) || has_twin(page);
-        let some = self.thin.iter().filter(may).take(limits::WRITE_BEHIND_PAGES);
-        let (withheld, free): (Vec<PageId>, Vec<PageId>) =
-            some.partition(|page| self.withholds(**page) && has_twin(page));
-        if withheld.is_empty() {
-            return free;
-        }
-        let (id, previous) = self.next_record();
-        for &page in &withheld {
-            self.thin.remove(&page);
-            self.pages.get_or_insert_with(page, State::default).record = Some(id);
-            let message = Message::Commit(Commit::Page { record: id, page });
-            out.act(Action::Replicate(Replication::SendCopy {
-                to: self.buddies,
-                page,
-                source: Source::Twin,
-                message,
-            }));
-        }
-        self.end_record((id, previous), withheld, true, out);
-        free
+        sources
     }
 
     fn next_record(&mut self) -> (RecordId, RecordId) {
@@ -336,65 +341,10 @@ impl Commits {
         let Some(before) = before else { return };
         for holder in before.holders.minus(self.buddies).iter() {
             match &mut self.postponed {
-                Some(postponed) => postponed.push((holder, page, version)),
+                Some(postponed) => postpone(postponed, holder, page, version),
                 None => out.send_lazily(holder, Message::Commit(Commit::Release { page, before: version })),
             }
         }
-    }
-
-    /// One page of a record of `from` has come.
-    pub fn record_page(&mut self, from: NodeId, id: RecordId, page: PageId) -> Result<(), Cause> {
-        let partial = self.partial(from, id)?;
-        if partial.pages.len() >= limits::RECORD_PAGES_MAX || !partial.pages.insert(page) {
-            return Err(Cause::OutOfTurn);
-        }
-        Ok(())
-    }
-
-    /// The last of a record of `from` has come.
-    pub fn record_end(
-        &mut self,
-        from: NodeId,
-        id: RecordId,
-        previous: RecordId,
-        pages: u32,
-    ) -> Result<(), Cause> {
-        let partial = self.partial(from, id)?;
-        if partial.end.is_some() || previous >= id {
-            return Err(Cause::OutOfTurn);
-        }
-        partial.end = Some((previous, pages));
-        Ok(())
-    }
-
-    fn partial(&mut self, from: NodeId, id: RecordId) -> Result<&mut Partial, Cause> {
-        let incoming = self.incoming.entry(from).or_default();
-        if id <= incoming.through {
-            return Err(Cause::OutOfTurn);
-        }
-        Ok(incoming.partial.entry(id).or_default())
-    }
-
-    /// The next record of `from` that counts: it is whole, and so are all before it. Its pages are those of which it
-    /// brings a later state than this node keeps.
-    pub fn next_counted(&mut self, from: NodeId) -> Option<Counted> {
-        let view = self.view;
-        let incoming = self.incoming.get_mut(&from)?;
-        let (&id, partial) = incoming.partial.first_key_value()?;
-        let (previous, count) = partial.end?;
-        if previous != incoming.through || usize::try_from(count) != Ok(partial.pages.len()) {
-            return None;
-        }
-        let pages = incoming.partial.remove(&id)?.pages;
-        incoming.through = id;
-        let version = Version { view, record: id };
-        let newer = pages.into_iter().filter(|page| {
-            let state = self.pages.get_or_insert_with(*page, State::default);
-            let newer = state.kept.is_none_or(|kept| kept < version);
-            state.kept = state.kept.max(Some(version));
-            newer
-        });
-        Some(Counted { record: id, pages: newer.collect() })
     }
 
     /// A later state of `page` is replicated elsewhere. Whether this node kept one that may go.
@@ -465,122 +415,18 @@ impl Commits {
         })
     }
 
-    /// Another view, to which these have come from the one before: records under way mean nothing any more, and what they
-    /// had is dirty again. Copies that others kept and that are gone with them are missed.
-    pub fn install(&mut self, view: ViewId, survivors: Copyset, buddies: Copyset) {
-        self.view = view;
-        self.clock = RecordId::NONE;
-        self.last = RecordId::NONE;
-        for record in core::mem::take(&mut self.records) {
-            for page in record.pages {
-                // A withheld page was committed from its twin, which is still there.
-                let twin = self.pages.get(page).is_some_and(|state| state.twin);
-                if !twin {
-                    self.dirty.insert(page);
-                }
-                // Of what was taken over, custody names whoever keeps anything: that it is too little is known by this.
-                if twin || record.thickens {
-                    self.thin.insert(page);
-                }
-            }
+    /// Checks what must hold between events.
+    pub fn invariants(&self) -> Result<(), String> {
+        let aside = self.pages.iter().filter(|(_, state)| state.twin).map(|(page, _)| page);
+        match aside.into_iter().find(|page| !self.is_dirty(*page) || !self.withholds(*page)) {
+            Some(page) => Err(format!("{page} is set aside, but is not being written in a section")),
+            None => Ok(()),
         }
-        self.unacked_pages = 0;
-        self.incoming.clear();
-        self.buddies = buddies;
-        for state in self.pages.values_mut() {
-            state.record = None;
-            if let Some(custody) = &mut state.custody {
-                custody.holders = custody.holders.intersection(survivors);
-            }
-        }
-        self.postponed.get_or_insert_default().clear();
     }
+}
 
-    /// All members have recovered. Every one of the pages that this node owns, in ascending order, is to have all its
-    /// holders again.
-    pub fn resume(&mut self, owned: impl Iterator<Item = PageId>) {
-        if !self.is_on() {
-            return;
-        }
-        let mut states = self.pages.iter().peekable();
-        let is_thin = |page: &PageId| {
-            while states.next_if(|(before, _)| before < page).is_some() {}
-            let custody = states.next_if(|(same, _)| same == page).and_then(|(_, state)| state.custody);
-            match custody {
-                Some(custody) => !self.buddies.minus(custody.holders).is_empty(),
-                // Never committed: it will be when somebody asks for it, or its section ends.
-                None => !self.dirty.contains(page),
-            }
-        };
-        let mut thin = owned.filter(is_thin).collect();
-        self.thin.append(&mut thin);
-    }
-
-    /// This node has taken over a page whose owner is gone; `kept` is what members reported that they keep of it. What
-    /// this node has of it may be later than any of these: it is committed anew, in the background unless somebody waits
-    /// for it, since nobody can have stored to it meanwhile. Who has one of the `copies` may keep a
-    /// state besides, which is needed until then.
-    pub fn adopt(&mut self, page: PageId, kept: &[(NodeId, Version)], copies: Copyset) {
-        let version = kept.iter().map(|(_, version)| *version).max();
-        let me = self.me;
-        let holders = kept.iter().map(|(node, _)| *node).filter(|node| *node != me).collect();
-        let state = self.pages.get_or_insert_with(page, State::default);
-        state.kept = None;
-        state.custody = version.map(|version| Custody { version, holders });
-        if self.is_on() {
-            self.thin.insert(page);
-            // All states of earlier views: those of this one have a record number.
-            let before = Version { view: self.view, record: RecordId::NONE };
-            let besides = copies.iter().map(|holder| (holder, page, before));
-            self.postponed.get_or_insert_default().extend(besides);
-        }
-    }
-
-    /// Of these pages, which this node goes on owning, `kept` is what members reported that they keep; who has one of the
-    /// `copies` may keep a state besides. What a message on its way would have released, is released anew.
-    pub fn reported(&mut self, pages: Range<u64>, kept: &[(NodeId, Version)], copies: Copyset) {
-        if kept.is_empty() && copies.is_empty() {
-            return;
-        }
-        let postponed = self.postponed.get_or_insert_default();
-        for (page, state) in self.pages.range_mut(pages) {
-            let Some(custody) = &mut state.custody else {
-                // Taken over in a view in which not all went on: it will be committed anew, as then.
-                let before = Version { view: self.view, record: RecordId::NONE };
-                postponed.extend(copies.iter().map(|holder| (holder, page, before)));
-                continue;
-            };
-            let besides = copies.minus(custody.holders).iter().map(|holder| (holder, page, custody.version));
-            postponed.extend(besides);
-            for &(node, version) in kept {
-                if version < custody.version {
-                    custody.holders = custody.holders.without(node);
-                    postponed.push((node, page, custody.version));
-                }
-            }
-        }
-    }
-
-    /// These pages are lost.
-    pub fn forget(&mut self, pages: Range<u64>) {
-        self.pages.remove_range(pages.clone());
-        let pages = PageId(pages.start)..PageId(pages.end);
-        for set in [&mut self.dirty, &mut self.thin] {
-            for page in set.range(pages.clone()).copied().collect::<Vec<_>>() {
-                set.remove(&page);
-            }
-        }
-    }
-
-    /// Whether all pages of this node have all their holders, and nothing is under way.
-    pub fn is_replicated(&self) -> bool {
-        !self.is_on() || self.thin.is_empty() && !self.records.iter().any(|record| record.thickens)
-    }
-
-    /// All members' pages have all their holders: what was kept besides may go.
-    pub fn fully_replicated(&mut self, out: &mut Outbox<'_>) {
-        for (holder, page, before) in self.postponed.take().unwrap_or_default() {
-            out.send_lazily(holder, Message::Commit(Commit::Release { page, before }));
-        }
-    }
+/// What `holder` keeps of `page` from before `version` may go, as soon as any may.
+fn postpone(postponed: &mut Postponed, holder: NodeId, page: PageId, version: Version) {
+    let before = postponed.entry((holder, page)).or_insert(version);
+    *before = version.max(*before);
 }

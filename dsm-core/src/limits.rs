@@ -79,8 +79,9 @@ pub const WRITE_BEHIND_PAGES: usize = 256;
 /// of a gigabyte per second holds in ten milliseconds, so that no store waits while its buddies keep up.
 pub const UNREPLICATED_PAGES_MAX: usize = 1 << 12;
 
-/// Pages in one record: what a section may write before it ends. A buddy sets a record aside until it is whole.
-pub const RECORD_PAGES_MAX: usize = 1 << 16;
+/// Records that a node begins in one view: at 100,000 a second, in ninety years. A member that names a later one would take
+/// the rest of the numbers from all that hear of it.
+pub const RECORDS_MAX: u64 = 1 << 48;
 
 /// The length of the runs, locks or spans in one message of a report, encoded, in bytes: what is left of a control
 /// message once it says what it is.
@@ -97,7 +98,6 @@ pub const RESIDENCY_POLL: Duration = Duration::from_micros(20);
 const _: () = assert!(NODES_MAX <= Copyset::BITS);
 const _: () = assert!(PAGE_SIZE_MAX <= SEGMENT_SIZE);
 const _: () = assert!(PAGE_SIZE_MIN.is_power_of_two() && PAGE_SIZE_MAX.is_power_of_two());
-const _: () =
-    assert!(WRITE_BEHIND_PAGES < UNREPLICATED_PAGES_MAX && UNREPLICATED_PAGES_MAX < RECORD_PAGES_MAX);
+const _: () = assert!(WRITE_BEHIND_PAGES < UNREPLICATED_PAGES_MAX);
 const _: () = assert!(NAME_LENGTH_MAX * 2 < CONTROL_LENGTH_MAX);
 const _: () = assert!(STRADDLE_PATIENCE.as_nanos() > RESIDENCY_MAX.as_nanos());

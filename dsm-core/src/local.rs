@@ -380,6 +380,7 @@ impl Local {
 
     /// Checks what must hold between events.
     pub fn invariants(&self) -> Result<(), String> {
+        self.commits.invariants()?;
         if let Some(page) = self.held.first().filter(|_| !self.commits.is_full()) {
             return Err(format!("a store to {page} waits for nothing"));
         }
@@ -400,6 +401,10 @@ impl Local {
             let owned = state.ownership != Ownership::Elsewhere;
             if state.revocation.is_some() && state.access == Access::None && !owned {
                 return Err(format!("{page} is to be revoked, but is not held"));
+            }
+            let noticed = !self.commits.is_on() || self.commits.is_dirty(page);
+            if state.access == Access::Write && !noticed && self.commits.withholds(page) {
+                return Err(format!("{page} may be written in a section, and nobody would notice"));
             }
             if state.access == Access::Write && state.ownership != Ownership::Sole {
                 return Err(format!("{page} may be written, but is {:?}", state.ownership));

@@ -123,7 +123,9 @@ impl Machine {
     /// If `me` is not a member.
     #[must_use]
     pub fn joining(me: NodeId, view: View, geometry: Geometry) -> Machine {
-        Machine::with(me, Recovery::joining(view), geometry)
+        let mut machine = Machine::with(me, Recovery::joining(view), geometry);
+        machine.local.commits().join();
+        machine
     }
 
     fn with(me: NodeId, recovery: Recovery, geometry: Geometry) -> Machine {

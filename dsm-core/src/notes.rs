@@ -32,6 +32,11 @@ impl Notes {
         self.spans.remove(&first);
     }
 
+    /// What is leased is to be told anew.
+    pub fn forget_spans(&mut self) {
+        self.spans.clear();
+    }
+
     /// A root has its address.
     pub fn root(&mut self, name: String, layout: u64, address: Address) {
         self.roots.insert(name, (layout, address));

@@ -14,6 +14,7 @@ use crate::event::Event;
 use crate::geometry::Geometry;
 use crate::ids::{Address, CallId, LockId, NodeId, PageId, ViewId};
 use crate::message::{Holding, Lost, Message, PageRun, Retired, SpanRange, Standing};
+use crate::placement::Placement;
 use crate::view::View;
 pub(crate) use fates::{Fate, Fates, kept};
 use std::collections::{BTreeMap, BTreeSet};
@@ -178,6 +179,28 @@ impl Recovery {
     pub fn all_gone(&self) -> Copyset {
         let gone = self.reports.values().filter_map(|report| report.end).map(|end| end.gone);
         gone.fold(Copyset::EMPTY, Copyset::union)
+    }
+
+    /// The spans that are leased, in ascending order. Whoever granted them in the latest directory knows; what others have
+    /// noted of them may be out of date, and counts only where that one is gone.
+    pub fn leased(&self, geometry: Geometry) -> Vec<SpanRange> {
+        let ends = self.reports.values().filter_map(|report| report.end);
+        let Some(latest) = ends.max_by_key(|end| end.directory) else { return Vec::new() };
+        let placement = Placement::new(geometry, latest.homes);
+        let knows = |node: NodeId| {
+            let end = self.reports.get(&node).and_then(|report| report.end);
+            end.is_some_and(|end| end.directory == latest.directory)
+        };
+        let mut leased = BTreeMap::new();
+        for (&node, report) in &self.reports {
+            // Where all have joined just now, nobody reports any.
+            let counts = |span: &&SpanRange| {
+                let granter = if latest.homes.is_empty() { node } else { placement.granter_of(span.first) };
+                granter == node || !knows(granter)
+            };
+            leased.extend(report.spans.iter().filter(counts).map(|span| (span.first, *span)));
+        }
+        leased.into_values().collect()
     }
 
     /// Members whose programs are done.

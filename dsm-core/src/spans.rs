@@ -191,7 +191,9 @@ impl Spans {
                 && self.opened.insert(segment.0)
             {
                 let pages = self.placement.geometry.pages_of(segment);
-                let gaps = self.small.gaps(pages);
+                let gaps = self.small.gaps(pages.clone());
+                // What of it was given back before, which others had granted, is among them.
+                self.small.free.retain(|first, _| !pages.contains(first));
                 if !gaps.is_empty() {
                     self.small.free.extend(gaps);
                     return true;

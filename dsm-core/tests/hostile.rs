@@ -1,12 +1,12 @@
 //! What one member says cannot take away what is between the others: most of these were found by fuzzing.
 #![allow(clippy::wildcard_enum_match_arm, reason = "a test looks for the one action that it is about")]
 
-use dsm_core::limits::{CALLS_MAX, NAMES_MAX, REGION_BASE_DEFAULT};
+use dsm_core::limits::{CALLS_MAX, NAMES_MAX, RECORDS_MAX, REGION_BASE_DEFAULT};
 use dsm_core::wire::{self, Header, Kind, WireError};
 use dsm_core::{
-    Access, Action, Address, CallId, Cause, Command, Copyset, Event, Geometry, LockId, Machine, Message,
-    NodeId, Note, PageId, Payload, Reply, RootAnswer, SpanOwner, SpanRange, Ticket, Time, TransactionId,
-    ViewId, Want, Zone,
+    Access, Action, Address, CallId, Cause, Command, Commit, Copyset, Custody, Event, Geometry, Holding,
+    Host, Incarnation, LockId, Machine, Message, NodeId, Note, PageId, PageRun, Payload, RecordId, Reply,
+    Report, RootAnswer, SpanOwner, SpanRange, Ticket, Time, TransactionId, Version, View, ViewId, Want, Zone,
 };
 
 /// Pages enough for large spans and for every node's segments.
@@ -467,5 +467,55 @@ fn names_are_noted_for_those_alone_whose_buddy_one_is() {
             Note::Root { name: format!("root {name}"), layout: 1, address: Address(REGION_BASE_DEFAULT) };
         let actions = step(&mut node, Event::Received { from: HOSTILE, message: Message::Note(note) });
         assert!(matches!(actions[..], [Action::Reject { from: HOSTILE, .. }]), "{actions:?}");
+    }
+}
+
+#[test]
+fn a_record_may_have_as_many_pages_as_a_section_stores_to() {
+    const PAGES: u64 = (1 << 16) + 1;
+    let view = View::first((0..2).map(|rank| (NodeId(rank), Incarnation(1), Host(0))), 1);
+    let mut buddy = Machine::in_view(NodeId(1), view, geometry());
+    let record = RecordId(1);
+    let mut actions = Vec::new();
+    let mut tell = |commit| {
+        let event = Event::Received { from: NodeId(0), message: Message::Commit(commit) };
+        buddy.handle(Time::ZERO, event, &mut actions);
+    };
+    (0..PAGES).for_each(|page| tell(Commit::Page { record, page: PageId(page) }));
+    tell(Commit::End { record, previous: RecordId::NONE, pages: u32::try_from(PAGES).expect("it is few") });
+    let acks = Action::Send { to: NodeId(0), message: Message::Commit(Commit::Ack { record }) };
+    assert_eq!(actions.last(), Some(&acks));
+    assert_eq!(actions.len(), 2, "they are applied, and acked");
+}
+
+#[test]
+fn nobody_speaks_of_states_that_cannot_have_been_committed() {
+    let view = View::first((0..2).map(|rank| (NodeId(rank), Incarnation(1), Host(0))), 1);
+    let (peer, me) = (NodeId(0), NodeId(1));
+    let pages = (0..geometry().pages()).map(PageId);
+    let page = pages.into_iter().find(|page| geometry().home_of(*page, view.members()) == peer);
+    let page = page.expect("each has some");
+    let mut machine = Machine::in_view(me, view, geometry());
+    step(&mut machine, Event::Fault { page, want: Want::Write });
+    let transaction = TransactionId { node: me, number: 1 };
+    let version = |view, record| Version { view: ViewId(view), record: RecordId(record) };
+    for version in [version(1, u64::MAX), version(1, RECORDS_MAX + 1), version(2, 1)] {
+        let custody = Some(Custody { version, holders: Copyset::EMPTY });
+        let (access, payload, awaiting) = (Access::Write, Payload::Bytes, Copyset::EMPTY);
+        let runs = vec![PageRun { first: page, pages: 1, holding: Holding::Kept(version) }];
+        let forged = [
+            Message::Grant { page, transaction, access, payload, awaiting, contended: false, custody },
+            Message::Ack { page, transaction, custody },
+            Message::Commit(Commit::Release { page, before: version }),
+            Message::Report(Report::Pages { runs }),
+        ];
+        for message in forged {
+            assert_eq!(tell(&mut machine, peer, message), refused(peer, Cause::BeyondLimit));
+        }
+    }
+    // What a node keeps it reports: a record that nobody could speak of is none.
+    let (record, previous) = (RecordId(RECORDS_MAX + 1), RecordId::NONE);
+    for commit in [Commit::Page { record, page }, Commit::End { record, previous, pages: 1 }] {
+        assert_eq!(tell(&mut machine, peer, Message::Commit(commit)), refused(peer, Cause::BeyondLimit));
     }
 }

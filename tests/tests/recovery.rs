@@ -60,7 +60,7 @@ const FOUND: &[Found] = &[
     (Mutant::ReusesVersions, "crash-writers", Rule::EnoughHolders, 14),
     (Mutant::ResumesAlone, "crash", Rule::OneOwner, 8),
     (Mutant::SkipsNewBuddies, "crash-writers", Rule::CustodyIsKept, 9),
-    (Mutant::KeepsNoTwins, "crash-section-twice", Rule::SectionsAreWhole, 24),
+    (Mutant::KeepsNoTwins, "crash-section-twice", Rule::SectionsAreWhole, 22),
     (Mutant::PlacesBodiesOverKept, "crash-writers", Rule::SeenSurvives, 16),
 ];
 

@@ -4,8 +4,10 @@
 use super::{Local, Ownership, Page, Stage};
 use crate::access::{Access, Want};
 use crate::action::{Action, Cause, Replication};
+use crate::commit::Sources;
 use crate::copyset::Copyset;
-use crate::ids::{LockId, NodeId, PageId, RecordId, Version};
+use crate::ids::{LockId, NodeId, PageId, RecordId, Version, ViewId};
+use crate::limits;
 use crate::message::{Commit, Custody, Message, Payload, SpanRange};
 use crate::outbox::Outbox;
 use crate::time::Time;
@@ -68,15 +70,25 @@ impl Local {
     /// Commits all dirty pages that may be. They are all protected before the first is copied: the record is the
     /// memory as it stood when the last of them was.
     pub fn commit(&mut self, out: &mut Outbox<'_>) {
-        let pages = self.commits.committable();
-        self.commit_pages(pages, out);
+        let frames = self.commits.committable();
+        self.commit_pages(Sources { frames, twins: Vec::new() }, out);
     }
 
-    fn commit_pages(&mut self, pages: Vec<PageId>, out: &mut Outbox<'_>) {
-        if pages.is_empty() || !self.commits.is_on() {
+    /// The next store to `page` is to be noticed, if it is not dirty already.
+    fn protect_clean(&mut self, page: PageId, out: &mut Outbox<'_>) {
+        let Some(state) = self.pages.get_mut(page) else { return };
+        // An instruction that was to retire first, is still to: the page stays.
+        if state.access == Access::Write && self.commits.is_on() && !self.commits.is_dirty(page) {
+            state.access = Access::Read;
+            out.act(Action::Protect { page, access: Access::Read });
+        }
+    }
+
+    fn commit_pages(&mut self, pages: Sources, out: &mut Outbox<'_>) {
+        if pages.frames.is_empty() && pages.twins.is_empty() || !self.commits.is_on() {
             return;
         }
-        for page in &pages {
+        for page in &pages.frames {
             // An instruction that was to retire first, is still to: the page stays.
             if let Some(state) = self.pages.get_mut(*page).filter(|state| state.access == Access::Write) {
                 state.access = Access::Read;
@@ -94,15 +106,19 @@ impl Local {
             self.commit(out);
         }
         self.commits.open(lock, spans);
+        // Where nobody kept commits when a page was mapped, and it has not been its turn since, no store would be noticed.
+        for page in self.commits.thin_in(lock, spans).collect::<Vec<_>>() {
+            self.protect_clean(page, out);
+        }
     }
 
     /// `page` is to be served, and is not replicated: its commit begins, unless it has begun, or is withheld.
     pub(super) fn replicate(&mut self, page: PageId, out: &mut Outbox<'_>) {
-        let committable = self.commits.committable();
-        if committable.contains(&page) {
-            self.commit_pages(committable, out);
+        let frames = self.commits.committable();
+        if frames.contains(&page) {
+            self.commit_pages(Sources { frames, twins: Vec::new() }, out);
         } else if self.commits.is_thin(page) && !self.commits.withholds(page) {
-            self.commit_pages(vec![page], out);
+            self.commit_pages(Sources { frames: vec![page], twins: Vec::new() }, out);
         }
     }
 
@@ -147,10 +163,10 @@ impl Local {
         if self.commits.pending().is_some() {
             return;
         }
-        let mut pages = self.commits.begin_thickening(out);
-        if pages.iter().any(|page| self.commits.is_dirty(*page)) {
-            pages.retain(|page| !self.commits.is_dirty(*page));
-            pages.extend(self.commits.committable());
+        let mut pages = self.commits.too_thin(|_| true, limits::WRITE_BEHIND_PAGES);
+        if pages.frames.iter().any(|page| self.commits.is_dirty(*page)) {
+            pages.frames.retain(|page| !self.commits.is_dirty(*page));
+            pages.frames.extend(self.commits.committable());
         }
         self.commit_pages(pages, out);
     }
@@ -220,10 +236,22 @@ impl Local {
         self.commits.reported(pages, kept, copies);
     }
 
-    /// All members have recovered: pages of this node that have too few holders are to have more.
-    pub fn resume(&mut self) {
+    /// Another view, to which `survivors` have come from the one before, and in which `buddies` keep this node's commits.
+    pub fn install(&mut self, view: ViewId, survivors: Copyset, buddies: Copyset) {
+        if !self.commits.is_on() && !buddies.is_empty() {
+            let writable = self.pages.iter().filter(|(_, state)| state.access == Access::Write);
+            self.commits.begins_to_notice(writable.map(|(page, _)| page));
+        }
+        self.commits.install(view, survivors, buddies);
+    }
+
+    /// All members have recovered: pages of this node that have too few holders are to have more. The record to wait for
+    /// before anything is said that waited for one of the view before, if any.
+    pub fn resume(&mut self, out: &mut Outbox<'_>) -> Option<RecordId> {
         let owned = self.pages.iter().filter(|(_, state)| state.ownership != Ownership::Elsewhere);
-        self.commits.resume(owned.map(|(page, _)| page));
+        let pages = self.commits.resume(owned.map(|(page, _)| page));
+        self.commit_pages(pages, out);
+        self.commits.pending()
     }
 
     /// Whether this node owns `page`.
@@ -232,9 +260,9 @@ impl Local {
     }
 
     /// These pages are gone for good.
-    pub fn forget(&mut self, pages: Range<u64>) {
+    pub fn forget(&mut self, pages: Range<u64>, out: &mut Outbox<'_>) {
         self.pages.remove_range(pages.clone());
-        self.commits.forget(pages);
+        self.commits.forget(pages, out);
     }
 
     /// Whether the frame of `page` is neither mapped nor about to be.

@@ -7,7 +7,7 @@ use crate::barrier::Barrier;
 use crate::event::Event;
 use crate::home::Home;
 use crate::ids::{Address, LockId, NodeId, PageId, RecordId, Ticket};
-use crate::message::{Commit, Lost, Message, Note, Report};
+use crate::message::{Commit, Lost, Message, Note, Report, SpanRange};
 use crate::outbox::Outbox;
 use crate::placement::Placement;
 use crate::recovery::{Fate, Fates, LostRun, Phase, Reported, kept};
@@ -26,7 +26,7 @@ impl Machine {
         out.act(Action::Replicate(Replication::DropRecords));
         let (id, buddies) = (view.id(), view.buddies_of(self.me));
         let survivors = self.recovery.install(view);
-        self.local.commits().install(id, survivors, buddies);
+        self.local.install(id, survivors, buddies);
         self.locks.install(survivors);
         self.calls.install(self.placement);
         self.announced = false;
@@ -40,8 +40,10 @@ impl Machine {
         }
         let complete = !self.recovery.lost_a_group() && self.recovery.view.replicas() > 0;
         self.spans.install(self.placement, self.recovery.all_gone(), complete);
+        let spans = self.recovery.leased(self.placement.geometry);
         let reports = core::mem::take(&mut self.recovery.reports);
         self.settle_locks(&reports);
+        self.settle_spans(&spans);
         self.settle_names(&reports);
         self.recovery.reports = reports;
         let (passed, left) = (self.recovery.passed(), self.recovery.left());
@@ -66,17 +68,21 @@ impl Machine {
         }
     }
 
-    /// Which spans are leased, and which roots have their addresses: what this node is to know of them as their home, and
-    /// what it notes of those of others.
+    /// Which spans are leased: what this node is to know of them as their home, and what it notes of those of others.
+    fn settle_spans(&mut self, leased: &[SpanRange]) {
+        self.calls.notes().forget_spans();
+        for &span in leased {
+            self.calls.notes().span(span);
+            if self.placement.granter_of(span.first) == self.me {
+                self.spans.restore(span);
+            }
+        }
+    }
+
+    /// Which roots have their addresses, as [`Machine::settle_spans`], and which spans are never leased again.
     fn settle_names(&mut self, reports: &BTreeMap<NodeId, Reported>) {
         self.roots.clear();
         for (&node, report) in reports {
-            for &span in &report.spans {
-                self.calls.notes().span(span);
-                if self.placement.granter_of(span.first) == self.me {
-                    self.spans.restore(span);
-                }
-            }
             report.retired.iter().for_each(|retired| self.spans.retire(*retired));
             for (name, layout, address) in &report.roots {
                 if let Some(address) = address {
@@ -126,7 +132,7 @@ impl Machine {
     /// Pages are gone for good. What of them was not before is told.
     fn lose(&mut self, first: PageId, run: LostRun, out: &mut Outbox<'_>) {
         for (first, LostRun { pages, last_owner, view }) in self.recovery.lose(first, run) {
-            self.local.forget(first.0..first.0 + pages);
+            self.local.forget(first.0..first.0 + pages, out);
             let lost = Lost { page: first, last_owner, view };
             out.act(Action::Replicate(Replication::Poison { first, pages, lost }));
         }
@@ -152,9 +158,8 @@ impl Machine {
         self.locks.resume(|lock| placement.home_of_lock(lock) == Some(me));
         let view = self.recovery.view.id();
         out.act(Action::Replicate(Replication::Resumed { view }));
-        self.local.resume();
         self.note_everything(out);
-        let record = self.local.flush(out);
+        let record = self.local.resume(out);
         for ordered in &mut self.ordered {
             ordered.after = record.unwrap_or(RecordId::NONE);
         }
@@ -236,8 +241,9 @@ impl Machine {
     }
 
     /// Before the lessee can use the span, let alone tell of it, the note of it is on its way.
-    pub(super) fn answer_lease(&self, asker: NodeId, answer: Message, out: &mut Outbox<'_>) {
+    pub(super) fn answer_lease(&mut self, asker: NodeId, answer: Message, out: &mut Outbox<'_>) {
         if let Message::SpanLeased { span, .. } = answer {
+            self.calls.notes().span(span);
             self.tell_others(&Message::Note(Note::Span { span }), out);
         }
         out.send(asker, answer);
@@ -251,6 +257,7 @@ impl Machine {
         out: &mut Outbox<'_>,
     ) -> Result<(), Cause> {
         self.spans.give_back(from, first)?;
+        self.calls.notes().span_returned(first);
         self.tell_others(&Message::Note(Note::SpanReturned { first }), out);
         Ok(())
     }

@@ -22,7 +22,8 @@ impl Machine {
         parts.extend(packed(locks).map(|held| Message::Report(Report::Locks { held })));
         let orphans = self.locks.orphans().collect();
         parts.extend(packed(orphans).map(|locks| Message::Report(Report::Orphans { locks })));
-        let known = self.spans.leased().chain(self.calls.notes().spans());
+        // What this node has leased itself it knows best.
+        let known = self.calls.notes().spans().chain(self.spans.leased());
         let spans: BTreeMap<PageId, _> = known.map(|span| (span.first, span)).collect();
         let spans = spans.into_values().collect();
         parts.extend(packed(spans).map(|spans| Message::Report(Report::Spans { spans })));

@@ -43,7 +43,7 @@ impl Machine {
     /// that is replicated, and then what had to wait for these sections.
     pub(super) fn end_sections(&mut self, call: CallId, ended: &[(LockId, CallId)], out: &mut Outbox<'_>) {
         for &(lock, _) in ended {
-            self.local.commits().close(lock);
+            self.local.commits().close(lock, out);
         }
         self.local.commit_awaited(out);
         let after = self.local.flush(out).unwrap_or(RecordId::NONE);

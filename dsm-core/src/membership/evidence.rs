@@ -176,9 +176,10 @@ impl Evidence {
             .iter()
             .filter(|node| self.say(voters, *node, |claims| claims.refused) >= voters.majority());
         let cut: Copyset = refused.collect::<Copyset>().union(self.union(|claims| claims.dead));
-        // One at a time: two that leave at once may keep each other's pages.
-        let leaver = self.union(|claims| claims.leaving).minus(cut).iter().next();
-        let mut gone = leaver.map_or(cut, |leaver| cut.with(leaver));
+        // Two at once might be the only ones that keep what either has: whoever leaves does so alone, and the next only
+        // when it has said so in a view in which all that is needed.
+        let leaving = self.union(|claims| claims.leaving).iter().next().filter(|_| cut.is_empty());
+        let mut gone = leaving.map_or(cut, |node| cut.with(node));
         if members.minus(gone).is_empty() {
             // Somebody has to be the last to go; if nobody is left at all, nothing is left to be agreed on.
             gone = gone.without(members.minus(cut).iter().next()?);
@@ -212,5 +213,34 @@ impl Evidence {
 
     fn without_me(&self, nodes: Copyset) -> Copyset {
         self.me.node().map_or(nodes, |me| nodes.without(me))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::view::Host;
+
+    #[test]
+    fn whoever_leaves_does_so_alone_and_says_so_in_each_view() {
+        let view = View::first((0..5).map(|rank| (NodeId(rank), Incarnation(1), Host(0))), 1);
+        let voters = Voters::of(&view, false);
+        let mut evidence = Evidence::new(VoterId::Node(NodeId(3)));
+        let only = |rank: u16| Copyset::EMPTY.with(NodeId(rank));
+        evidence.leave();
+        for rank in [1, 2] {
+            let claims = Claims { leaving: only(rank), ..Claims::default() };
+            evidence.hear(VoterId::Node(NodeId(rank)), 1, claims, &view);
+        }
+        let gone = |evidence: &Evidence, view: &View| evidence.change(view, voters).map(|change| change.gone);
+        assert_eq!(gone(&evidence, &view), Some(only(1)));
+        // Who has died goes first: those that leave may keep what it had.
+        evidence.prove(NodeId(4), Incarnation(1), &view);
+        assert_eq!(gone(&evidence, &view), Some(only(4)));
+        let next = view.next(only(4), []);
+        evidence.begin(&view, &next);
+        assert_eq!(gone(&evidence, &next), None);
+        evidence.leave();
+        assert_eq!(gone(&evidence, &next), Some(only(3)));
     }
 }

@@ -35,7 +35,8 @@ pub enum Fact<M> {
         /// Which life of the rank it was.
         incarnation: Incarnation,
     },
-    /// This node has handed over all it had, and acts no more: it wants to be no member.
+    /// This node has handed over all it had, and acts no more: it wants to be no member. That is said of one view: if the
+    /// next still has it, it acts again, and is to say so anew when it has handed over what it has then.
     Leave,
 }
 

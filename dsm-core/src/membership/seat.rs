@@ -279,11 +279,12 @@ impl<S: ConfigStore> Seat<S> {
         if is_gone || (self.leaving && self.view.members().len() == 1) {
             return self.removed(self.view.id(), out);
         }
-        self.leaving = false;
         if self.history.len() == HISTORY_LENGTH {
             self.history.pop_front();
         }
         self.history.push_back((old.id(), change.clone()));
+        // What others had may be its to keep now: it goes on, and says so again when it need not.
+        self.leaving = false;
         self.lease.carry(now, self.voters);
         self.voters = Voters::of(&self.view, self.settings.witness());
         let others = me.node().map_or(self.view.members(), |node| self.view.members().without(node));

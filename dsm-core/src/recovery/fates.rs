@@ -55,7 +55,7 @@ impl<'a> Fates<'a> {
         reported.extend(homes.into_iter().map(|(node, it)| (*node, it.known.as_slice())));
         let suspects = if lossy { suspects(recovery, gone, geometry) } else { Vec::new() };
         let mut fates = Fates { reported, suspects, domains: Vec::new(), judge };
-        fates.domains = fates.lost_domains(reports.values().flat_map(|report| &report.spans).copied());
+        fates.domains = fates.lost_domains(recovery.leased(geometry).into_iter());
         fates
     }
 
@@ -188,12 +188,9 @@ fn suspects(recovery: &Recovery, gone: Copyset, geometry: Geometry) -> Vec<PageR
             !homes.is_empty() && geometry.home_of(page, homes) == *node
         })
     };
-    let mut spans: Vec<SpanRange> =
-        recovery.reports.values().flat_map(|report| &report.spans).copied().collect();
-    spans.sort_unstable_by_key(|span| (span.first, span.pages));
     let mut runs: Vec<PageRun> = Vec::new();
     let mut from = 0;
-    for span in spans {
+    for span in recovery.leased(geometry) {
         let owner = match span.owner {
             SpanOwner::Node(node) if gone.contains(node) => Some(node),
             SpanOwner::Node(_) | SpanOwner::Domain(_) | SpanOwner::NewDomain => None,

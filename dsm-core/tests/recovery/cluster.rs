@@ -78,7 +78,7 @@ impl Cluster {
             Action::Replicate(Replication::SendCopy { to, page, source, message }) => {
                 let word = match source {
                     Source::Frame => frame(&self.frames, page),
-                    Source::Twin => frame(&self.twins, page),
+                    Source::Twin => self.twins[&(node, page)],
                 };
                 let copies = to.iter().map(|buddy| (node, buddy, message.clone(), Some(word)));
                 self.wire.extend(copies);
@@ -91,6 +91,9 @@ impl Cluster {
                     let word = self.records[&(node, from, record, page)];
                     self.frames.insert((node, page), word);
                 }
+            }
+            Action::Replicate(Replication::DropTwin { page }) => {
+                assert!(self.twins.remove(&(node, page)).is_some(), "{node} has no twin of {page}");
             }
             Action::Install { page, payload: Payload::Zero, .. } => {
                 self.frames.insert((node, page), 0);
@@ -149,7 +152,12 @@ impl Cluster {
 
     /// The same, but some of what the others say then stays on its way.
     pub fn kill_but(&mut self, ranks: &[u16], stays: impl Fn(&Said) -> bool) {
-        self.install(ranks, &[]);
+        self.change_but(ranks, &[], stays);
+    }
+
+    /// The same, with nodes that join.
+    pub fn change_but(&mut self, gone: &[u16], new: &[u16], stays: impl Fn(&Said) -> bool) {
+        self.install(gone, new);
         self.settle_but(stays);
     }
 
@@ -189,6 +197,14 @@ impl Cluster {
         self.frames.insert((node, page), word);
     }
 
+    /// Stores to a page of this node's own: what is said of it is on its way.
+    pub fn store_at_once(&mut self, rank: u16, page: PageId, word: u64) {
+        let node = NodeId(rank);
+        self.step(node, Event::Fault { page, want: Want::Write });
+        assert_eq!(self.machines[node.index()].access(page), Access::Write, "{page} is its own");
+        self.frames.insert((node, page), word);
+    }
+
     pub fn load(&mut self, rank: u16, page: PageId) -> Option<u64> {
         let node = NodeId(rank);
         self.step(node, Event::Fault { page, want: Want::Read });
@@ -198,10 +214,16 @@ impl Cluster {
     }
 
     pub fn call(&mut self, rank: u16, command: Command) -> CallId {
+        let call = self.call_at_once(rank, command);
+        self.settle();
+        call
+    }
+
+    /// Makes a call: what is said of it is on its way.
+    pub fn call_at_once(&mut self, rank: u16, command: Command) -> CallId {
         self.calls += 1;
         let call = CallId(self.calls);
         self.step(NodeId(rank), Event::Command { call, command });
-        self.settle();
         call
     }
 
@@ -222,6 +244,11 @@ impl Cluster {
     pub fn lock(&mut self, rank: u16, lock: LockId) -> (CallId, Vec<Reply>) {
         let call = self.call(rank, Command::Lock { lock, wait: true });
         (call, self.replies(call))
+    }
+
+    /// How many pages of a node have their committed state set aside.
+    pub fn twins(&self, rank: u16) -> usize {
+        self.twins.keys().filter(|(node, _)| *node == NodeId(rank)).count()
     }
 
     /// What a node was told of the loss of `page`, each time that it was.

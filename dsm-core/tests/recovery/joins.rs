@@ -1,7 +1,9 @@
 //! Members that join, leave, and come back.
 
-use super::cluster::Cluster;
-use dsm_core::{Command, LockId, NodeId, PageId, Reply, RootAnswer, SpanOwner, SpanRange, ViewId};
+use super::cluster::{Cluster, Said};
+use dsm_core::{
+    Command, Event, LockId, Message, NodeId, PageId, Reply, RootAnswer, SpanOwner, SpanRange, ViewId, Want,
+};
 
 /// Stores a word of each page's own to some pages of each rank's home, from another rank.
 fn filled(cluster: &mut Cluster, nodes: u16) -> Vec<PageId> {
@@ -207,4 +209,102 @@ fn all_may_leave_whoever_dies_meanwhile() {
     // One of them ends, and the other is not troubled by that.
     cluster.kill(&[1]);
     assert!(cluster.machines[3].is_quiet());
+}
+
+#[test]
+fn what_is_leased_over_a_span_that_was_given_back_is_what_counts_after_a_change() {
+    for lost in [false, true] {
+        let mut cluster = Cluster::new(4, 1);
+        let home = NodeId(0);
+        let spans = [0; 2].map(|_| cluster.lease(0, 2, SpanOwner::NewDomain));
+        assert_eq!(spans[0].first.0 + 2, spans[1].first.0, "they are neighbours");
+        cluster.change(&[3], &[]);
+        assert_eq!(cluster.geometry.home_of(spans[0].first, cluster.view.members()), home);
+        // Others dissolve the domains, and some do not hear of it, nor of what is leased in their place.
+        let unheard = |said: &Said| lost && said.0 == home && matches!(said.2, Message::Note(_));
+        for span in spans {
+            cluster.call_at_once(1, Command::SpanReturn { first: span.first });
+        }
+        cluster.settle_but(unheard);
+        let lease = Command::SpanLease { pages: 4, owner: SpanOwner::NewDomain };
+        let call = cluster.call_at_once(0, lease);
+        let [Reply::Span(long)] = cluster.replies(call)[..] else { panic!("there is room") };
+        assert_eq!(long.first, spans[0].first);
+        cluster.change(&[], &[3]);
+        for rank in 0..4 {
+            let find = Command::SpanFind { page: spans[1].first };
+            assert_eq!(cluster.ask(rank, find), Some(Reply::SpanFound(Some(long))));
+        }
+        // And if the home dies as well, nobody remembers the two.
+        cluster.kill(&[0]);
+        let find = Command::SpanFind { page: spans[1].first };
+        assert_eq!(cluster.ask(2, find), Some(Reply::SpanFound(Some(long))));
+    }
+}
+
+#[test]
+fn who_joins_lets_nothing_go_before_all_is_replicated() {
+    let mut cluster = Cluster::new(3, 1);
+    let page = cluster.page_at(0);
+    cluster.store(0, page, 7);
+    cluster.call(0, Command::Sync);
+    let replicated =
+        |said: &Said| said.0 == NodeId(2) && matches!(said.2, Message::Report(dsm_core::Report::Replicated));
+    cluster.change_but(&[], &[3], replicated);
+    assert!(!cluster.machines[3].is_fully_replicated());
+    assert!(!cluster.view.buddies_of(NodeId(3)).contains(NodeId(1)));
+    // It takes the page over, and commits what it has stored.
+    cluster.step(NodeId(3), Event::Fault { page, want: Want::Write });
+    cluster.settle_but(replicated);
+    let sync = cluster.call_at_once(3, Command::Sync);
+    cluster.settle_but(replicated);
+    assert_eq!(cluster.replies(sync), [Reply::Synced]);
+    assert!(cluster.machines[1].kept(page).is_some(), "the state before is needed until all is replicated");
+    cluster.settle();
+    assert!(cluster.machines[3].is_fully_replicated());
+    assert_eq!(cluster.machines[1].kept(page), None);
+}
+
+#[test]
+fn what_waits_for_full_replication_does_not_grow_with_every_commit() {
+    let mut cluster = Cluster::new(3, 1);
+    let page = cluster.page_at(1);
+    let replicated =
+        |said: &Said| said.0 == NodeId(1) && matches!(said.2, Message::Report(dsm_core::Report::Replicated));
+    cluster.change_but(&[], &[3], replicated);
+    for _ in 0..5 {
+        for rank in [0, 2] {
+            cluster.step(NodeId(rank), Event::Fault { page, want: Want::Write });
+            cluster.settle_but(replicated);
+        }
+    }
+    let releases = |said: &Said| matches!(said.2, Message::Commit(dsm_core::Commit::Release { .. }));
+    cluster.settle_but(releases);
+    let of_first = cluster.wire.iter().filter(|said| said.0 == NodeId(0) && said.1 == NodeId(2)).count();
+    assert_eq!(of_first, 1, "the last says it all: {:?}", cluster.wire);
+    cluster.settle();
+}
+
+#[test]
+fn what_is_given_back_to_a_home_that_did_not_grant_it_is_leased_once() {
+    let mut cluster = Cluster::new(3, 1);
+    let [before, span] = [0; 2].map(|_| cluster.lease(1, 2, SpanOwner::NewDomain));
+    cluster.call(0, Command::SpanReturn { first: before.first });
+    cluster.kill(&[1]);
+    let home = cluster.geometry.home_of(span.first, cluster.view.members()).0;
+    cluster.call(0, Command::SpanReturn { first: span.first });
+    let mut leased: Vec<SpanRange> = Vec::new();
+    // All that this home has, and then what it might have twice.
+    let segments = (0..64).map(|_| cluster.geometry.segment_pages()).collect::<Vec<_>>();
+    for pages in segments.into_iter().chain([2, 2]) {
+        let owner = SpanOwner::Node(NodeId(home));
+        let Some(Reply::Span(span)) = cluster.ask(home, Command::SpanLease { pages, owner }) else {
+            continue;
+        };
+        let apart = |one: &SpanRange| {
+            one.first.0 + one.pages <= span.first.0 || span.first.0 + span.pages <= one.first.0
+        };
+        assert!(leased.iter().all(apart), "{span:?} was leased before: {leased:?}");
+        leased.push(span);
+    }
 }

@@ -4,6 +4,7 @@
 mod cluster;
 mod joins;
 mod loss;
+mod sections;
 mod stores;
 
 use cluster::{Cluster, Said};

@@ -144,7 +144,7 @@ pub const RECOVERIES: [Configuration; 7] = [
         homes: &[2, 2],
         programs: &[SECTION, SECTION, &[]],
         domain: true,
-        states: 12_656,
+        states: 11_609,
         ..PLAIN
     },
     Configuration {
@@ -163,7 +163,7 @@ pub const RECOVERIES: [Configuration; 7] = [
         crashes: 2,
         when: Crashes::Apart,
         domain: true,
-        states: 962,
+        states: 898,
         ..PLAIN
     },
     Configuration {
