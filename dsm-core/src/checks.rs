@@ -88,7 +88,7 @@ impl Checks<'_> {
     /// Commits go from a node to its buddies.
     fn check_commit(&self, commit: &Commit) -> Result<(), Cause> {
         match commit {
-            Commit::Page { record, page } => {
+            Commit::Page { record, page } | Commit::Patch { record, page, .. } => {
                 self.page(*page).and(self.record(*record)).and(self.keeps_for(self.me, self.from))
             }
             Commit::End { record, .. } => self.record(*record).and(self.keeps_for(self.me, self.from)),

@@ -52,8 +52,8 @@ pub use ids::{
 };
 pub use machine::{Landing, Machine, Violation};
 pub use message::{
-    Commit, Custody, Holding, Lost, Message, Note, PageRun, Payload, Report, Retired, RootAnswer, SpanOwner,
-    SpanRange, Standing, Zone,
+    Change, Commit, Custody, Holding, Lost, Message, Note, PageRun, Payload, Report, Retired, RootAnswer,
+    SpanOwner, SpanRange, Standing, Zone,
 };
 pub use time::Time;
 pub use view::{Host, Member, View};

@@ -363,6 +363,20 @@ pub enum Commit {
         /// The page.
         page: PageId,
     },
+    /// Owner → buddy: one page of a record, by how it differs from the page in an earlier record. Machines know nothing of
+    /// bytes: whoever carries messages makes [`Commit::Page`] of it, with the page behind it, before a machine hears it.
+    Patch {
+        /// The record.
+        record: RecordId,
+        /// The page.
+        page: PageId,
+        /// The last record before it that has the page: nobody else has owned that since.
+        base: RecordId,
+        /// The checksum of the page in this record: CRC-32 (ISO-HDLC).
+        crc: u32,
+        /// What differs, in ascending order.
+        changes: Vec<Change>,
+    },
     /// Owner → buddy: the record is whole once `pages` of its pages are there, and counts once `previous` does.
     End {
         /// The record.
@@ -384,6 +398,15 @@ pub enum Commit {
         /// States before this one may go.
         before: Version,
     },
+}
+
+/// Bytes of a page that differ from those that were there.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+pub struct Change {
+    /// Where they begin in the page.
+    pub at: u32,
+    /// What they are now.
+    pub bytes: Vec<u8>,
 }
 
 /// A note of a home.
@@ -519,7 +542,8 @@ impl Message {
             Message::SpanFind { .. } => "SpanFind",
             Message::SpanFound { .. } => "SpanFound",
             Message::Free { .. } => "Free",
-            Message::Commit(Commit::Page { .. }) => "Commit::Page",
+            // One page of a record, either way.
+            Message::Commit(Commit::Page { .. } | Commit::Patch { .. }) => "Commit::Page",
             Message::Commit(Commit::End { .. }) => "Commit::End",
             Message::Commit(Commit::Ack { .. }) => "Commit::Ack",
             Message::Commit(Commit::Release { .. }) => "Commit::Release",

@@ -45,6 +45,8 @@ pub struct Stats {
     pub stale_messages: u64,
     /// Pages that were committed: copied to the nodes that keep this one's commits.
     pub pages_committed: u64,
+    /// Those of them of which only what had changed since their last record was sent.
+    pub pages_patched: u64,
     /// Records of other nodes that this one keeps.
     pub records_kept: u64,
     /// Changes of the membership that this node has recovered from.

@@ -276,6 +276,8 @@ impl Machine {
                 self.local.commits().record_page(from, record, page)?;
                 self.local.apply_records(from, out);
             }
+            // Nobody has made a page of it.
+            Commit::Patch { .. } => return Err(Cause::OutOfTurn),
             Commit::End { record, previous, pages } => {
                 self.local.commits().record_end(from, record, previous, pages)?;
                 self.local.apply_records(from, out);

@@ -41,6 +41,9 @@ impl Engine {
             }
             Action::Flush { to } => self.mark_unflushed(to),
             Action::SendPage { to, page, message } => {
+                if let Message::Grant { access: Access::Write, .. } = message {
+                    self.copies.forget_sent(page);
+                }
                 self.queue(to, &message, Some(page));
                 self.mark_unflushed(to);
             }
@@ -62,6 +65,7 @@ impl Engine {
         self.region.protect(page, access)?;
         if access == Access::None {
             self.stats.invalidations += 1;
+            self.copies.forget_sent(page);
         }
         Ok(())
     }
@@ -108,7 +112,7 @@ impl Engine {
         }
     }
 
-    fn queue(&mut self, to: NodeId, message: &Message, page: Option<PageId>) {
+    pub(super) fn queue(&mut self, to: NodeId, message: &Message, page: Option<PageId>) {
         if self.pass(Moment::Send, message.name()) {
             return;
         }

@@ -17,7 +17,13 @@ pub(super) struct Copies {
     granted: HashMap<PageId, Box<[u8]>>,
     /// Committed states of pages that are being written.
     twins: HashMap<PageId, Arc<[u8]>>,
+    /// Pages as the last record had them that went to all of this node's buddies, while nobody else can have owned them.
+    sent: HashMap<PageId, (RecordId, Arc<[u8]>)>,
+    sent_bytes: usize,
 }
+
+/// So many bytes of pages that were sent are remembered: what is committed again and again is a few pages.
+const SENT_MAX: usize = 4 << 20;
 
 impl Copies {
     /// Keeps the bytes behind a message that is about to be handed to the machine.
@@ -52,10 +58,50 @@ impl Copies {
         self.records.remove(&(from, record)).unwrap_or_default()
     }
 
-    /// A change of the view: nothing that came counts any more. Twins stay: the sections that they belong to go on.
+    /// A change of the view: nothing that came counts any more, and others may keep this node's commits. Twins stay: the
+    /// sections that they belong to go on.
     pub fn drop_records(&mut self) {
         self.records.clear();
         self.granted.clear();
+        self.forget_all_sent();
+    }
+
+    /// The page as `record` of `from` has it, which does not count yet.
+    pub fn in_record(&self, from: NodeId, record: RecordId, page: PageId) -> Option<&[u8]> {
+        self.records.get(&(from, record)).and_then(|pages| pages.get(&page)).map(AsRef::as_ref)
+    }
+
+    /// What a record of this node had last of `page`.
+    pub fn last_sent(&self, page: PageId) -> Option<(RecordId, &[u8])> {
+        self.sent.get(&page).map(|(record, bytes)| (*record, bytes.as_ref()))
+    }
+
+    /// A record of this node has this of `page`.
+    pub fn note_sent(&mut self, page: PageId, record: RecordId, bytes: Arc<[u8]>) {
+        if self.sent_bytes + bytes.len() > SENT_MAX {
+            self.forget_all_sent();
+        }
+        self.sent_bytes += bytes.len();
+        let before = self.sent.insert(page, (record, bytes));
+        self.forget_replaced(before);
+    }
+
+    /// Others may own `page` from now on.
+    pub fn forget_sent(&mut self, page: PageId) {
+        if !self.sent.is_empty() {
+            let before = self.sent.remove(&page);
+            self.forget_replaced(before);
+        }
+    }
+
+    /// The next record has whole pages: nothing is remembered while nothing is committed.
+    pub fn forget_all_sent(&mut self) {
+        self.sent.clear();
+        self.sent_bytes = 0;
+    }
+
+    fn forget_replaced(&mut self, before: Option<(RecordId, Arc<[u8]>)>) {
+        self.sent_bytes -= before.map_or(0, |(_, bytes)| bytes.len());
     }
 
     /// Keeps the committed state of a page.

@@ -21,6 +21,7 @@ mod failpoints;
 mod faults;
 mod join;
 mod members;
+mod patch;
 mod poller;
 mod priority;
 mod replicate;

@@ -1,15 +1,18 @@
 //! Carrying out what makes pages outlive their owner: copies for buddies, twins, records that count, frames that nobody
 //! needs, pages that are lost. When which is due is the machine's decision.
 
-use super::Engine;
 use super::faults::Mapped;
 use super::timers::Reminder;
+use super::{Engine, patch};
 use crate::error::Result;
 use crate::signals;
 use crate::testing::RecoveryTime;
 use crate::transport::Frames;
 use dsm_core::failpoint::Moment;
-use dsm_core::{Access, Copyset, Lost, Message, NodeId, PageId, RecordId, Replication, Source, Time, ViewId};
+use dsm_core::{
+    Access, Commit, Copyset, Lost, Message, NodeId, PageId, RecordId, Replication, Source, Time, Version,
+    ViewId,
+};
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
@@ -63,7 +66,14 @@ impl Engine {
             },
         };
         self.stats.pages_committed += 1;
+        let patch = self.patch(message, &bytes);
+        self.stats.pages_patched += u64::from(patch.is_some());
         for buddy in to.iter() {
+            if let Some(patch) = &patch {
+                self.queue(buddy, patch, None);
+                self.mark_unflushed(buddy);
+                continue;
+            }
             if self.pass(Moment::Send, message.name()) {
                 continue;
             }
@@ -74,6 +84,39 @@ impl Engine {
             self.mark_unflushed(buddy);
             self.pass_sent(buddy, message);
         }
+        if let Message::Commit(Commit::Page { record, page }) = message {
+            self.copies.note_sent(*page, *record, bytes);
+            self.timers.set_within(Reminder::Discard, DISCARD_DELAY);
+        }
+    }
+
+    /// What `message`, which has a page of a record behind it, says in fewer words, if that can be: `bytes` are the page's.
+    fn patch(&self, message: &Message, bytes: &[u8]) -> Option<Message> {
+        let Message::Commit(Commit::Page { record, page }) = message else { return None };
+        let (base, before) = self.copies.last_sent(*page)?;
+        let changes = patch::diff(before, bytes)?;
+        let crc = crc32fast::hash(bytes);
+        Some(Message::Commit(Commit::Patch { record: *record, page: *page, base, crc, changes }))
+    }
+
+    /// Makes of a patch what it stands for: the message that has a page behind it, and that page. `None` if what it goes by
+    /// is not here: then that record never came, and neither this one nor any other after it will count.
+    pub(super) fn unpatch(&mut self, from: NodeId, message: Message) -> Option<(Message, Box<[u8]>)> {
+        let Message::Commit(Commit::Patch { record, page, base, crc, changes }) = message else {
+            return None;
+        };
+        let mut bytes: Box<[u8]> = match self.copies.in_record(from, base, page) {
+            Some(bytes) => Box::from(bytes),
+            None => {
+                let version = Version { view: self.machine.view().id(), record: base };
+                (self.machine.kept(page) == Some(version)).then(|| Box::from(&*self.copy_of(page)))?
+            }
+        };
+        if !patch::apply(&mut bytes, &changes) || crc32fast::hash(&bytes) != crc {
+            // One of both has other bytes than it should. It cannot be told which, but this one can be done without.
+            signals::die(&format!("{}: what it keeps of {page} is not what {from} sent", self.me));
+        }
+        Some((Message::Commit(Commit::Page { record, page }), bytes))
     }
 
     /// The bytes of a page that nobody may store to now.
@@ -117,6 +160,7 @@ impl Engine {
 
     /// Gives the memory of frames back, those that were not put to use again.
     pub(super) fn discard_all(&mut self) -> Result<()> {
+        self.copies.forget_all_sent();
         for page in std::mem::take(&mut self.discards.0) {
             if self.machine.is_discardable(page) {
                 self.region.discard(page)?;

@@ -18,6 +18,7 @@ mod memory;
 mod nemesis;
 mod oracle;
 mod outage;
+mod patches;
 mod progress;
 mod roots;
 mod steps;
@@ -95,6 +96,7 @@ fn scenarios() -> Vec<(&'static str, Scenario)> {
         nemesis::SCENARIOS,
         oracle::SCENARIOS,
         outage::SCENARIOS,
+        patches::SCENARIOS,
         progress::SCENARIOS,
         roots::SCENARIOS,
         stores::SCENARIOS,
