@@ -20,6 +20,15 @@ fn what_came_in_pieces_is_whole_when_its_owner_dies() {
             assert_eq!(running.await_fact(rank, "sum"), written, "rank {rank} of {nodes}");
             assert_eq!(running.await_fact(rank, "visits"), "20", "rank {rank} of {nodes}");
         }
+        for rank in 1..nodes {
+            running.await_at(rank, "looked");
+        }
+        (1..nodes).for_each(|rank| running.go(rank));
+        let afterwards = running.await_fact(1, "sum afterwards");
+        assert_ne!(afterwards, written);
+        for rank in 2..nodes {
+            assert_eq!(running.await_fact(rank, "sum afterwards"), afterwards, "rank {rank} of {nodes}");
+        }
         let report = running.finish();
         (1..nodes as usize).for_each(|rank| report.expect_code(rank, 0));
     }

@@ -41,9 +41,6 @@ impl Engine {
             }
             Action::Flush { to } => self.mark_unflushed(to),
             Action::SendPage { to, page, message } => {
-                if let Message::Grant { access: Access::Write, .. } = message {
-                    self.copies.forget_sent(page);
-                }
                 self.queue(to, &message, Some(page));
                 self.mark_unflushed(to);
             }
@@ -65,14 +62,17 @@ impl Engine {
         self.region.protect(page, access)?;
         if access == Access::None {
             self.stats.invalidations += 1;
-            self.copies.forget_sent(page);
         }
         Ok(())
     }
 
     fn install(&mut self, page: PageId, access: Access, payload: Payload) -> Result<()> {
         match payload {
-            Payload::Bytes => self.settle_frame(page),
+            Payload::Bytes => {
+                // Others may have owned it since.
+                self.copies.forget_sent(page);
+                self.settle_frame(page);
+            }
             Payload::Zero => self.stats.zero_pages += 1,
             Payload::Held => self.stats.upgrades += 1,
         }

@@ -23,7 +23,7 @@ use crate::witness::{Channel, ToLauncher, ToNode, WitnessPacket};
 use dsm_core::failpoint::Moment;
 use dsm_core::membership::{Fact, Identity, Intent, Membership, OmniStore, Settings, VoterId};
 use dsm_core::{
-    CallId, Commit, Event, Incarnation, Message, NodeId, PageId, Reply, Time, View, ViewId, Want,
+    CallId, Event, Incarnation, Message, NodeId, PageId, Reply, Time, View, ViewId, Want,
     wire::MembershipPacket,
 };
 use std::collections::{BTreeMap, VecDeque};
@@ -406,13 +406,7 @@ impl Engine {
         if self.pass(Moment::Receive, name) {
             return Ok(());
         }
-        let (message, body) = match message {
-            Message::Commit(Commit::Patch { .. }) => match self.unpatch(from, message) {
-                Some((message, bytes)) => (message, Delivered::Aside(bytes)),
-                None => return Ok(()),
-            },
-            whole => (whole, body),
-        };
+        let (message, body) = self.unpatch(from, message, body);
         match body {
             Delivered::Aside(bytes) => self.copies.put_aside(from, &message, bytes),
             Delivered::InFrame => self.copies.supersede(&message),

@@ -7,7 +7,7 @@ use super::{Engine, patch};
 use crate::error::Result;
 use crate::signals;
 use crate::testing::RecoveryTime;
-use crate::transport::Frames;
+use crate::transport::{Delivered, Frames};
 use dsm_core::failpoint::Moment;
 use dsm_core::{
     Access, Commit, Copyset, Lost, Message, NodeId, PageId, RecordId, Replication, Source, Time, Version,
@@ -99,24 +99,30 @@ impl Engine {
         Some(Message::Commit(Commit::Patch { record: *record, page: *page, base, crc, changes }))
     }
 
-    /// Makes of a patch what it stands for: the message that has a page behind it, and that page. `None` if what it goes by
-    /// is not here: then that record never came, and neither this one nor any other after it will count.
-    pub(super) fn unpatch(&mut self, from: NodeId, message: Message) -> Option<(Message, Box<[u8]>)> {
+    /// Makes of a patch what it stands for: the message that has a page behind it, and that page. Any other message stays as
+    /// it is.
+    pub(super) fn unpatch(
+        &mut self,
+        from: NodeId,
+        message: Message,
+        body: Delivered,
+    ) -> (Message, Delivered) {
         let Message::Commit(Commit::Patch { record, page, base, crc, changes }) = message else {
-            return None;
+            return (message, body);
         };
-        let mut bytes: Box<[u8]> = match self.copies.in_record(from, base, page) {
-            Some(bytes) => Box::from(bytes),
-            None => {
-                let version = Version { view: self.machine.view().id(), record: base };
-                (self.machine.kept(page) == Some(version)).then(|| Box::from(&*self.copy_of(page)))?
-            }
+        let version = Version { view: self.machine.view().id(), record: base };
+        let before: Option<Box<[u8]>> = match self.copies.in_record(from, base, page) {
+            Some(bytes) => Some(Box::from(bytes)),
+            None if self.machine.kept(page) == Some(version) => Some(Box::from(&*self.copy_of(page))),
+            None => None,
         };
-        if !patch::apply(&mut bytes, &changes) || crc32fast::hash(&bytes) != crc {
-            // One of both has other bytes than it should. It cannot be told which, but this one can be done without.
-            signals::die(&format!("{}: what it keeps of {page} is not what {from} sent", self.me));
-        }
-        Some((Message::Commit(Commit::Page { record, page }), bytes))
+        let after = before.and_then(|mut bytes| patch::apply(&mut bytes, &changes).then_some(bytes));
+        let Some(bytes) = after.filter(|bytes| crc32fast::hash(bytes) == crc) else {
+            // The sender and this node do not have the same. Whose fault it is cannot be told, but it is this node that can be
+            // done without; and nothing that comes after this would ever count here.
+            signals::die(&format!("{}: what it keeps of {page} is not what {from} sent in {base}", self.me));
+        };
+        (Message::Commit(Commit::Page { record, page }), Delivered::Aside(bytes))
     }
 
     /// The bytes of a page that nobody may store to now.

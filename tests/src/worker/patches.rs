@@ -18,6 +18,9 @@ const VISITOR: u32 = 1;
 /// Of the sections of the writer, every so many-th fills a page: no patch can say that.
 const FILLS: u64 = 50;
 
+/// Sections of each survivor.
+const AFTERWARDS: u64 = 300;
+
 fn patches(arguments: &Arguments) -> Outcome {
     let sections = arguments.number("sections");
     at("join");
@@ -42,6 +45,17 @@ fn patches(arguments: &Arguments) -> Outcome {
     let sum = words.lock()?[..WORDS - 1].iter().fold(0, mix);
     fact("sum", sum);
     fact("visits", words.lock()?[WORDS - 1]);
+    at("looked");
+    await_go();
+    // In turns with the others, so that pages that were adopted go to and fro.
+    for section in 0..AFTERWARDS {
+        let mut words = words.lock()?;
+        words[section as usize % (WORDS - 1)] += 1;
+        drop(words);
+        dsm.sync()?;
+    }
+    dsm.barrier()?;
+    fact("sum afterwards", words.lock()?[..WORDS - 1].iter().fold(0, mix));
     at("leave");
     dsm.leave()
 }
