@@ -25,7 +25,7 @@ pub const HEADER_LENGTH: usize = 48;
 pub const HEAD_LENGTH_MAX: usize = HEADER_LENGTH + CONTROL_LENGTH_MAX;
 
 /// The version of this encoding and of the messages. Nodes of different versions do not talk.
-pub const VERSION: u16 = 2;
+pub const VERSION: u16 = 3;
 
 /// What processes say to each other about membership, as it travels between nodes.
 pub type MembershipPacket = Packet<<OmniStore as ConfigStore>::Message>;
