@@ -41,6 +41,7 @@ impl Engine {
             }
             Action::Flush { to } => self.mark_unflushed(to),
             Action::SendPage { to, page, message } => {
+                self.keep_frame(page);
                 self.queue(to, &message, Some(page));
                 self.mark_unflushed(to);
             }
@@ -62,6 +63,7 @@ impl Engine {
         self.region.protect(page, access)?;
         if access == Access::None {
             self.stats.invalidations += 1;
+            self.discard_later(page);
         }
         Ok(())
     }

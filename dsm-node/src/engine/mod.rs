@@ -406,7 +406,7 @@ impl Engine {
                 Reminder::Stop => self.end_departure(now),
                 Reminder::Membership => self.mind_the_time()?,
                 Reminder::Doubt => self.look_at_peers(now)?,
-                Reminder::Discard => self.discard_all()?,
+                Reminder::Discard => self.discard_some()?,
                 Reminder::Call(peer) => self.call(peer),
             }
         }

@@ -13,7 +13,8 @@ use dsm_core::{
     Access, Commit, Copyset, Lost, Message, NodeId, PageId, RecordId, Replication, Source, Time, Version,
     ViewId,
 };
-use std::collections::HashSet;
+use std::collections::BTreeSet;
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,12 +22,13 @@ use std::time::Duration;
 /// old one.
 const DISCARD_DELAY: Duration = Duration::from_millis(50);
 
-/// More frames than this are not kept for that: 16 MiB of the smallest pages.
-const DISCARDS_MAX: usize = 4096;
+/// So many pages are given back at a time, in as few calls as they have runs: that is done within a millisecond. Others
+/// have their turns before there are more.
+const DISCARDS_AT_ONCE: usize = 256;
 
-/// Frames whose memory may be given back.
+/// Frames whose memory may be given back, if nobody needs them when it comes to that.
 #[derive(Default)]
-pub(super) struct Discards(HashSet<PageId>);
+pub(super) struct Discards(BTreeSet<PageId>);
 
 /// A recovery under way, or whose first waiting fault has not been resolved.
 #[derive(Clone, Copy)]
@@ -50,7 +52,7 @@ impl Engine {
             Replication::DropTwin { page } => self.copies.drop_twin(page),
             Replication::ApplyRecord { from, record, pages } => self.apply(from, record, &pages),
             Replication::DropRecords => self.copies.drop_records(),
-            Replication::Discard { page } => return self.discard_later(page),
+            Replication::Discard { page } => self.discard_later(page),
             Replication::Poison { first, pages, lost } => self.poison(first, pages, lost)?,
             Replication::Resumed { view } => self.recovery_ends(view),
         }
@@ -155,22 +157,38 @@ impl Engine {
         }
     }
 
-    fn discard_later(&mut self, page: PageId) -> Result<()> {
+    pub(super) fn discard_later(&mut self, page: PageId) {
         self.discards.0.insert(page);
-        if self.discards.0.len() >= DISCARDS_MAX {
-            return self.discard_all();
-        }
         self.timers.set_within(Reminder::Discard, DISCARD_DELAY);
-        Ok(())
     }
 
-    /// Gives the memory of frames back, those that were not put to use again.
-    pub(super) fn discard_all(&mut self) -> Result<()> {
+    /// The bytes of `page` are on their way to its next owner. Without replicas nobody else keeps them until that has them.
+    pub(super) fn keep_frame(&mut self, page: PageId) {
+        if self.machine.view().replicas() == 0 {
+            self.discards.0.remove(&page);
+        }
+    }
+
+    /// Gives the memory of some frames back, those that were not put to use again.
+    pub(super) fn discard_some(&mut self) -> Result<()> {
         self.copies.forget_all_sent();
-        for page in std::mem::take(&mut self.discards.0) {
-            if self.machine.is_discardable(page) {
-                self.region.discard(page)?;
+        let some: Vec<PageId> = self.discards.0.iter().take(DISCARDS_AT_ONCE).copied().collect();
+        let mut runs: Vec<Range<u64>> = Vec::new();
+        for page in some {
+            self.discards.0.remove(&page);
+            if !self.machine.is_discardable(page) {
+                continue;
             }
+            match runs.last_mut() {
+                Some(run) if run.end == page.0 => run.end += 1,
+                Some(_) | None => runs.push(page.0..page.0 + 1),
+            }
+        }
+        for run in runs {
+            self.region.discard(PageId(run.start), run.end - run.start)?;
+        }
+        if !self.discards.0.is_empty() {
+            self.timers.set_within(Reminder::Discard, Duration::ZERO);
         }
         Ok(())
     }

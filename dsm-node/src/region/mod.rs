@@ -163,14 +163,16 @@ impl Region {
         self.uffd.wake(Span { start, length })
     }
 
-    /// Gives the memory of the frame of `page` back, which is not mapped. Its next use finds it zero.
+    /// Gives the memory of the frames of `pages` pages from `first` on back, none of which is mapped. Their next use finds
+    /// them zero.
     ///
     /// # Panics
-    /// If the page is not in the region.
-    pub fn discard(&self, page: PageId) -> Result<()> {
-        assert!(self.geometry.contains(page), "{page} is not in the region");
-        let offset = usize_of(self.geometry.offset_of(page));
-        self.frames.advise_part(offset, usize_of(self.geometry.page_size()), Advice::Remove)
+    /// If a page is not in the region.
+    pub fn discard(&self, first: PageId, pages: u64) -> Result<()> {
+        let last = PageId(first.0 + pages.saturating_sub(1));
+        assert!(self.geometry.contains(first) && self.geometry.contains(last), "{last} is not in the region");
+        let offset = usize_of(self.geometry.offset_of(first));
+        self.frames.advise_part(offset, usize_of(pages * self.geometry.page_size()), Advice::Remove)
     }
 
     /// Makes every access to `page` end in SIGBUS, also that of threads that wait for it now.

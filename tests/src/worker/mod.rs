@@ -20,6 +20,7 @@ mod oracle;
 mod outage;
 mod patches;
 mod progress;
+mod rest;
 mod roots;
 mod steps;
 mod stores;
@@ -98,6 +99,7 @@ fn scenarios() -> Vec<(&'static str, Scenario)> {
         outage::SCENARIOS,
         patches::SCENARIOS,
         progress::SCENARIOS,
+        rest::SCENARIOS,
         roots::SCENARIOS,
         stores::SCENARIOS,
         system_calls::SCENARIOS,
