@@ -60,6 +60,8 @@ pub(crate) struct Commits {
     unacked_pages: usize,
     /// How many of those and of the dirty pages there may be before stores to further ones wait.
     unreplicated_max: usize,
+    /// How many pages were dirty when write-behind had done what it could.
+    left_behind: usize,
     /// Domains with an open section on this node.
     sections: BTreeMap<LockId, Vec<SpanRange>>,
     incoming: BTreeMap<NodeId, Incoming>,
@@ -105,6 +107,7 @@ impl Commits {
             records: VecDeque::new(),
             unacked_pages: 0,
             unreplicated_max: limits::UNREPLICATED_PAGES_MAX,
+            left_behind: 0,
             sections: BTreeMap::new(),
             incoming: BTreeMap::new(),
             postponed: None,
@@ -207,6 +210,7 @@ impl Commits {
     /// it is no last state any more.
     pub fn close(&mut self, lock: LockId, out: &mut Outbox<'_>) {
         let Some(spans) = self.sections.remove(&lock) else { return };
+        self.left_behind = 0;
         if self.is_on() {
             return;
         }
@@ -225,9 +229,15 @@ impl Commits {
         self.dirty.iter().filter(free).copied().collect()
     }
 
-    /// Whether so much is dirty that it should be committed though nobody waits for it.
+    /// Whether so much is dirty that it should be committed though nobody waits for it: besides what was withheld when that
+    /// was done last.
     pub fn should_write_behind(&self) -> bool {
-        self.is_on() && self.dirty.len() >= limits::WRITE_BEHIND_PAGES
+        self.is_on() && self.dirty.len() >= self.left_behind + limits::WRITE_BEHIND_PAGES
+    }
+
+    /// That was done now. What is dirty still is withheld: it need not be looked at with every further store of its section.
+    pub fn written_behind(&mut self) {
+        self.left_behind = self.dirty.len();
     }
 
     /// Whether so much is not replicated yet that a store to another page should wait for acks: some are to come, and

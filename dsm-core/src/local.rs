@@ -40,6 +40,8 @@ pub(crate) struct Local {
     transactions: u64,
     /// Pages that threads of this node want to store to, once less is to be replicated.
     held: BTreeSet<PageId>,
+    /// Pages that are to be served once they are replicated.
+    awaited: BTreeSet<PageId>,
     /// Makes their numbers hard to guess, where there is one.
     key: Option<u64>,
     commits: Commits,
@@ -135,7 +137,15 @@ impl Page {
 
 impl Local {
     pub fn new(me: NodeId, commits: Commits) -> Local {
-        Local { me, pages: PageMap::default(), transactions: 0, held: BTreeSet::new(), key: None, commits }
+        Local {
+            me,
+            pages: PageMap::default(),
+            transactions: 0,
+            held: BTreeSet::new(),
+            awaited: BTreeSet::new(),
+            key: None,
+            commits,
+        }
     }
 
     /// Numbers this node's transactions so that whoever does not know `key` cannot name one that it was not told of.
@@ -409,6 +419,12 @@ impl Local {
             if state.access == Access::Write && state.ownership != Ownership::Sole {
                 return Err(format!("{page} may be written, but is {:?}", state.ownership));
             }
+            let awaited = matches!(state.revocation, Some((_, Stage::Replication)));
+            if awaited != self.awaited.contains(&page) {
+                return Err(format!(
+                    "{page} waits to be replicated, which is forgotten, or the other way round"
+                ));
+            }
             match state.revocation {
                 Some((_, Stage::Residency)) if state.installed.is_none() => {
                     return Err(format!("{page}'s revocation waits for nothing"));
@@ -463,9 +479,11 @@ impl Local {
     fn carry_out_revocation(&mut self, page: PageId, out: &mut Outbox<'_>) {
         let Some(state) = self.pages.get_mut(page) else { return };
         let Some((revocation, _)) = state.revocation.take() else { return };
+        self.awaited.remove(&page);
         if state.ownership != Ownership::Elsewhere && !self.commits.is_clean(page) {
             state.reduce(page, Access::Read, out);
             state.revocation = Some((revocation, Stage::Replication));
+            self.awaited.insert(page);
             self.replicate(page, out);
             return;
         }

@@ -53,7 +53,8 @@ pub(crate) fn cannot_run(pid: u32, pidfd: &OwnedFd) -> bool {
                 Err(error) => return Err(error),
             }
         }
-        Ok(!threads.is_empty() && threads_of(&process)?.is_subset(&threads))
+        // A list may break off where a thread goes while it is made: whoever is counted has to be in it.
+        Ok(threads_of(&process)?.is_subset(&threads) && count_of(&process)? == threads.len())
     };
     // If it has not ended by now, nobody has reaped it, and the number was its all the time.
     let quiet = quiet().unwrap_or(false);
@@ -68,6 +69,13 @@ fn has_no_memory(directory: &Path) -> io::Result<bool> {
         Err(error) if error.raw_os_error() == Some(libc::ESRCH) => Ok(true),
         Err(error) => Err(error),
     }
+}
+
+/// How many threads the process has, by its own account.
+fn count_of(process: &Path) -> io::Result<usize> {
+    let status = fs::read_to_string(process.join("status"))?;
+    let count = status.lines().find_map(|line| line.strip_prefix("Threads:"));
+    count.and_then(|count| count.trim().parse().ok()).ok_or_else(|| ErrorKind::InvalidData.into())
 }
 
 fn threads_of(process: &Path) -> io::Result<BTreeSet<PathBuf>> {

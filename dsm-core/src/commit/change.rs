@@ -48,6 +48,7 @@ impl Commits {
             }
         }
         self.unacked_pages = 0;
+        self.left_behind = 0;
         self.incoming.clear();
         self.buddies = buddies;
         for state in self.pages.values_mut() {

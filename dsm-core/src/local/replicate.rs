@@ -1,7 +1,7 @@
 //! What this node does with the pages that it owns so that they outlive it: stores to them are noticed, their commits
 //! begin, and they are served once those are acked. What a commit is, and who keeps it, is the business of `commit`.
 
-use super::{Local, Ownership, Page, Stage};
+use super::{Local, Ownership, Page};
 use crate::access::{Access, Want};
 use crate::action::{Action, Cause, Replication};
 use crate::commit::Sources;
@@ -58,6 +58,7 @@ impl Local {
         // Before the page is mapped: it would be protected again before its instruction had a chance.
         if self.commits.should_write_behind() {
             self.commit(out);
+            self.commits.written_behind();
         }
         self.commits.written(page, custody, out);
         let Some(state) = self.pages.get_mut(page) else { return };
@@ -125,8 +126,7 @@ impl Local {
     /// A buddy keeps a record: what waited for it is served.
     pub fn acked(&mut self, from: NodeId, record: RecordId, out: &mut Outbox<'_>) -> Result<(), Cause> {
         for page in self.commits.acked(from, record, out)? {
-            let waits = |state: &Page| matches!(state.revocation, Some((_, Stage::Replication)));
-            if self.pages.get(page).is_some_and(waits) {
+            if self.awaited.contains(&page) {
                 self.carry_out_revocation(page, out);
             }
         }
@@ -146,10 +146,7 @@ impl Local {
 
     /// Pages that wait for a section's end may be committed by now.
     pub fn commit_awaited(&mut self, out: &mut Outbox<'_>) {
-        let waits = |state: &Page| matches!(state.revocation, Some((_, Stage::Replication)));
-        let awaited: Vec<PageId> =
-            self.pages.iter().filter(|(_, state)| waits(state)).map(|(page, _)| page).collect();
-        for page in awaited {
+        for page in self.awaited.iter().copied().collect::<Vec<_>>() {
             if self.commits.is_clean(page) {
                 self.carry_out_revocation(page, out);
             } else {
@@ -200,6 +197,7 @@ impl Local {
             }
         }
         self.pages.retain(|_, state| *state != Page::UNTOUCHED);
+        self.awaited.clear();
         faults.extend(core::mem::take(&mut self.held).into_iter().map(|page| (page, Want::Write)));
         faults
     }

@@ -17,8 +17,8 @@ use dsm_core::membership::Fact;
 use dsm_core::{CallId, Command, Time, ViewId};
 use std::time::Duration;
 
-/// A node that ends though others have not gives the others so long to agree that it is no member any more. They find
-/// out by themselves otherwise.
+/// A node that ends though others have not gives the others so long to agree that it is no member any more, where nobody
+/// keeps what it has, or it cannot wait. They find out by themselves otherwise.
 const DEPARTURE_PATIENCE: Duration = Duration::from_secs(1);
 
 /// The engine's own sync.
@@ -76,29 +76,36 @@ impl Engine {
             return Ok(());
         }
         let until = departure.until;
+        // From then on it has no lease, and nothing but words about membership leaves it.
+        self.flush_all();
+        if !self.blocked.is_empty() {
+            return Ok(());
+        }
         self.depart_in(view, until);
         self.tell_membership(Fact::Leave)
     }
 
+    /// Whether the others were told, in this view or one before.
+    pub(super) fn has_said_that_it_leaves(&self) -> bool {
+        self.departure.as_ref().is_some_and(|departure| departure.said_in.is_some())
+    }
+
     fn depart_in(&mut self, view: ViewId, until: Option<Time>) {
         self.departure = Some(Departure { synced: true, said_in: Some(view), until });
-        self.timers.set(Reminder::Stop, self.timers.now() + DEPARTURE_PATIENCE);
+        if self.machine.view().replicas() == 0 {
+            self.timers.set(Reminder::Stop, self.timers.now() + DEPARTURE_PATIENCE);
+        }
     }
 
     /// The time is up that the others had, or that this node had.
     pub(super) fn end_departure(&mut self, now: Time) {
         let Some(departure) = &self.departure else { return };
-        let said = departure.said_in == Some(self.machine.view().id());
-        if said || departure.until.is_some_and(|until| until <= now) {
-            if !said {
-                let me = self.me;
-                self.log
-                    .warn(format!("{me} goes before others keep all of its pages: it was to wait no longer"));
-            }
+        if self.machine.view().replicas() == 0 {
             self.stopping = true;
-        } else if let Some(until) = departure.until {
-            // The view has changed since the others were told: that is to be done again.
-            self.timers.set(Reminder::Stop, until);
+        } else if departure.until.is_some_and(|until| until <= now) {
+            let me = self.me;
+            self.log.warn(format!("{me} goes before the others can do without it: it was to wait no longer"));
+            self.stopping = true;
         }
     }
 }

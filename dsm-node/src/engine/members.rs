@@ -32,7 +32,7 @@ use std::time::Duration;
 
 /// A thread that has waited so long for a page gives reason to look whether peers live: some ten times as long as a fault
 /// takes whose page comes.
-pub(super) const DOUBT_AFTER: Duration = Duration::from_millis(2);
+const DOUBT_AFTER: Duration = Duration::from_millis(2);
 
 /// The time between two looks doubles so often while one thread waits: a page may rightly stay away for long.
 const DOUBLINGS_MAX: u32 = 5;
@@ -64,6 +64,8 @@ pub(super) struct Members {
     watched: BTreeMap<NodeId, Watched>,
     /// How often in a row the peers were looked at while one thread waited for a page.
     looks: u32,
+    /// Whether they are to be looked at though no thread has waited for long.
+    doubts: bool,
     /// Whether nothing may leave this node, and nothing may be touched.
     pub frozen: bool,
     pub postponed: VecDeque<Postponed>,
@@ -110,6 +112,7 @@ impl Members {
             witness,
             watched: BTreeMap::new(),
             looks: 0,
+            doubts: false,
             // Until the first lease.
             frozen: true,
             postponed: VecDeque::new(),
@@ -127,6 +130,7 @@ impl Members {
             witness: None,
             watched: BTreeMap::new(),
             looks: 0,
+            doubts: false,
             frozen: true,
             postponed: said.into(),
             ended: None,
@@ -170,28 +174,37 @@ impl Engine {
         Some(watched.incarnation)
     }
 
-    /// Has the peers looked at within `span`: a connection broke, or a thread has waited so long for a page, which may be
-    /// because of a peer that was killed. It cannot run any more long before its descriptor tells that it has ended.
-    pub(super) fn doubt_within(&mut self, span: Duration) {
+    /// Threads wait for pages. If one waits for long, that may be because of a peer that was killed: then the peers are to be
+    /// looked at. One cannot run any more long before its descriptor tells that it has ended.
+    pub(super) fn doubt_if_it_takes_long(&mut self) {
         if !self.members.watched.is_empty() {
-            self.timers.set_within(Reminder::Doubt, span);
+            self.timers.set_by(Reminder::Doubt, DOUBT_AFTER);
         }
     }
 
-    /// Looks whether peers were killed, and again later, ever more rarely, if a thread has waited long for a page.
-    pub(super) fn look_at_peers(&mut self, now: Time) -> Result<()> {
-        let dead =
-            |(node, it): (&NodeId, &Watched)| pidfd::cannot_run(it.process, &it.pidfd).then_some(*node);
-        for node in self.members.watched.iter().filter_map(dead).collect::<Vec<_>>() {
-            self.take_death(node)?;
+    /// A connection broke: the peer at its other end may have been killed.
+    pub(super) fn doubt_at_once(&mut self) {
+        if !self.members.watched.is_empty() {
+            self.members.doubts = true;
+            self.timers.set_by(Reminder::Doubt, Duration::ZERO);
         }
-        let Some(oldest) = self.faults.oldest() else {
-            self.members.looks = 0;
-            return Ok(());
-        };
-        let waited = now.since(oldest) >= DOUBT_AFTER;
+    }
+
+    /// Looks whether peers were killed, if there is reason to; and again later, ever more rarely, while a thread waits.
+    pub(super) fn look_at_peers(&mut self, now: Time) -> Result<()> {
+        let oldest = self.faults.oldest();
+        let waited = oldest.is_some_and(|oldest| now.since(oldest) >= DOUBT_AFTER);
+        if std::mem::take(&mut self.members.doubts) || waited {
+            let dead =
+                |(node, it): (&NodeId, &Watched)| pidfd::cannot_run(it.process, &it.pidfd).then_some(*node);
+            for node in self.members.watched.iter().filter_map(dead).collect::<Vec<_>>() {
+                self.take_death(node)?;
+            }
+        }
         self.members.looks = if waited { (self.members.looks + 1).min(DOUBLINGS_MAX) } else { 0 };
-        self.doubt_within(DOUBT_AFTER * (1 << self.members.looks));
+        if oldest.is_some() && !self.members.watched.is_empty() {
+            self.timers.set_by(Reminder::Doubt, DOUBT_AFTER * (1 << self.members.looks));
+        }
         Ok(())
     }
 
@@ -469,6 +482,11 @@ impl Engine {
 
     /// The membership is over for this node, and not because it wanted to leave.
     fn end(&mut self, ending: Ending) {
+        if self.has_said_that_it_leaves() {
+            // That the others agreed has not come to it: they can do without it, and may all be done.
+            self.stopping = true;
+            return;
+        }
         let (reason, words) = match ending {
             Ending::Evicted { view } => (
                 signals::Reason::Evicted,

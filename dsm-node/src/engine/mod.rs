@@ -46,7 +46,7 @@ use dsm_core::failpoint::Failpoints;
 use dsm_core::membership::Fact;
 use dsm_core::{Actions, CallId, Copyset, Event, Geometry, Incarnation, Machine, NodeId, Reply};
 use faults::Faults;
-use members::{DOUBT_AFTER, Members};
+use members::Members;
 use nix::sys::eventfd::EventFd;
 use poller::{Poller, Source};
 use replicate::{Discards, Recovering};
@@ -219,7 +219,7 @@ impl Engine {
             }
             self.take_fault(page, fault.want)?;
         }
-        self.doubt_within(DOUBT_AFTER);
+        self.doubt_if_it_takes_long();
         self.fault_buffer = Some(buffer);
         Ok(())
     }
@@ -290,7 +290,7 @@ impl Engine {
             self.say_last_word(peer);
         }
         self.hang_up(peer);
-        self.doubt_within(Duration::ZERO);
+        self.doubt_at_once();
         if self.is_missing(peer) {
             self.log.info(format!("the connection to {peer} broke ({cause}); reconnecting"));
             self.call(peer);

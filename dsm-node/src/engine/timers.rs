@@ -72,6 +72,14 @@ impl Timers {
         self.due.contains_key(&reminder)
     }
 
+    /// Reminds of `reminder` within `span`, even if it was to be reminded of later.
+    pub fn set_by(&mut self, reminder: Reminder, span: Duration) {
+        let at = self.now() + span;
+        if self.due.get(&reminder).is_none_or(|due| *due > at) {
+            self.set(reminder, at);
+        }
+    }
+
     /// The next reminder whose time has come.
     pub fn take_due(&mut self, now: Time) -> Option<Reminder> {
         let (at, reminder) = *self.by_time.first().filter(|(at, _)| *at <= now)?;
