@@ -94,7 +94,7 @@ impl Copies {
         }
     }
 
-    /// The next record has whole pages: nothing is remembered while nothing is committed.
+    /// The next record has whole pages: at rest nothing is remembered.
     pub fn forget_all_sent(&mut self) {
         self.sent.clear();
         self.sent_bytes = 0;

@@ -78,7 +78,7 @@ impl Engine {
         let until = departure.until;
         // From then on it has no lease, and nothing but words about membership leaves it.
         self.flush_all();
-        if !self.blocked.is_empty() {
+        if !self.blocked.intersection(self.machine.view().members()).is_empty() {
             return Ok(());
         }
         self.depart_in(view, until);
