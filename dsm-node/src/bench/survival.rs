@@ -17,6 +17,8 @@ use crate::testing;
 use crate::witness::now;
 use dsm_core::limits;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde_json::{Map, Value};
 use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -54,6 +56,9 @@ const READ_PAGES: usize = 2048;
 
 /// Between two of these reads.
 const READ_PAUSE: Duration = Duration::from_micros(200);
+
+/// The lease of a cluster in which one node is stopped.
+const LEASE: Duration = Duration::from_millis(500);
 
 /// From the moment at which all nodes are ready to the kill: the readers are in their stride.
 const KILL_DELAY: Duration = Duration::from_millis(20);
@@ -93,32 +98,70 @@ pub(super) fn commit() -> Result<Map<String, Value>> {
     Ok(figures)
 }
 
-/// The figure of recovery: from a kill to the first fault that is resolved though its page's owner died.
+/// The figures of recovery: from a kill, and from a stop that only the lease can tell from an idle node, to the first
+/// fault that is resolved though its page's owner is gone.
 pub(super) fn recovery() -> Result<Map<String, Value>> {
-    let (mut took, mut death) = (Latency::new(), Latency::new());
+    let mut figures = Map::new();
+    let (mut took, mut ended) = (Latency::new(), Latency::new());
     for _ in 0..DEATHS {
-        let (lines, received) = channel();
-        let cluster = job("death", NODES, 1).output(Output::Lines(lines)).spawn()?;
-        await_ready(&cluster, &received)?;
-        thread::sleep(KILL_DELAY);
-        let pidfd = cluster.pid(VICTIM).map(pidfd::open).transpose();
+        let cluster = Doomed::start(job("death", NODES, 1))?;
+        let pidfd = cluster.nodes.pid(VICTIM).map(pidfd::open).transpose();
         let pidfd = pidfd.map_err(|error| Error::io("watching a node", error))?;
         let killed = now().as_nanos();
-        cluster.kill(VICTIM);
+        cluster.nodes.kill(VICTIM);
         if let Some(pidfd) = pidfd {
             // An interrupted wait ends early, which makes the floor lower, not higher.
             let _ = poll(&mut [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)], PollTimeout::MAX);
-            death.record(now().as_nanos().saturating_sub(killed));
+            ended.record(now().as_nanos().saturating_sub(killed));
         }
-        let outcome = cluster.wait(PATIENCE);
-        let resolved = received.try_iter().filter(|line| line.stream == Stream::Stdout);
-        let resolved = resolved.filter_map(|line| line.text.parse::<u64>().ok()).min();
-        match resolved {
-            Some(resolved) if outcome.success() => took.record(resolved.saturating_sub(killed)),
-            Some(_) | None => return Err(Error::Argument(format!("the nodes did not survive: {outcome}"))),
-        }
+        took.record(cluster.recovered()?.saturating_sub(killed));
     }
-    Ok(Map::from_iter([("recovery".to_owned(), Figure::new(&took, death.p50_us()).to_json())]))
+    figures.insert("recovery".to_owned(), Figure::new(&took, ended.p50_us()).to_json());
+    let mut took = Latency::new();
+    for _ in 0..DEATHS {
+        let cluster = Doomed::start(job("death", NODES, 1).lease(LEASE))?;
+        let stopped = now().as_nanos();
+        let pid = cluster.nodes.pid(VICTIM).and_then(|pid| i32::try_from(pid).ok());
+        // Of a node that has ended there is nothing to be stopped, which the others' failure will tell.
+        let _ = pid.map(|pid| kill(Pid::from_raw(pid), Signal::SIGSTOP));
+        took.record(cluster.recovered()?.saturating_sub(stopped));
+    }
+    let lease = LEASE.as_secs_f64() * 1e6;
+    figures.insert("recovery_by_lease".to_owned(), Figure::new(&took, lease).to_json());
+    Ok(figures)
+}
+
+/// A cluster of which one node is about to go.
+struct Doomed {
+    nodes: Cluster,
+    received: Receiver<Line>,
+}
+
+impl Doomed {
+    /// Starts it, and waits until its nodes are in their stride.
+    fn start(launch: Launch) -> Result<Doomed> {
+        let (lines, received) = channel();
+        let nodes = launch.output(Output::Lines(lines)).spawn()?;
+        await_ready(&nodes, &received)?;
+        thread::sleep(KILL_DELAY);
+        Ok(Doomed { nodes, received })
+    }
+
+    /// When the first of the survivors got what it had waited for, after all have.
+    fn recovered(self) -> Result<u64> {
+        let start = Instant::now();
+        let mut resolved: Vec<u64> = Vec::new();
+        while resolved.len() + 1 < NODES as usize {
+            let left = PATIENCE.saturating_sub(start.elapsed());
+            let Ok(line) = self.received.recv_timeout(left) else { break };
+            resolved.extend(line.text.parse::<u64>().ok().filter(|_| line.stream == Stream::Stdout));
+        }
+        // One that was stopped would be waited for in vain.
+        self.nodes.kill(VICTIM);
+        let outcome = self.nodes.wait(PATIENCE.saturating_sub(start.elapsed()));
+        let failed = || Error::Argument(format!("the nodes did not survive: {outcome}"));
+        resolved.into_iter().min().filter(|_| outcome.success()).ok_or_else(failed)
+    }
 }
 
 fn job(name: &str, nodes: u32, replicas: u32) -> Launch {

@@ -40,7 +40,8 @@ enum Command {
                         commit gives commit, commit_16 and commit_256: a record of 1, 16 and 256 pages beside a TCP round \
                         trip of as many bytes; and append_k0 and append_k1: an item of a list that four nodes append to, \
                         without replicas and with one. recovery: from the kill of a node, with 256 MiB touched, to the first \
-                        page of it that somebody gets, beside the time in which the kernel reports its end.\n\
+                        page of it that somebody gets, beside the time in which the kernel reports its end; recovery_by_lease: from a \
+                        stop, which nobody can see, beside the lease.\n\
                         In JSON each is an object of unit, p50, p99, floor_p50 and ratio."
 )]
 struct BenchArguments {
