@@ -339,7 +339,8 @@ impl<T> DsmMutexGuard<'_, T> {
     /// The crash that undid the section before this one, if one did: the value is as that section found it.
     ///
     /// The first guard after the crash is told, whoever gets it; also where the section may have ended well just before
-    /// its node died.
+    /// its node died. Nobody is told where the lock's home died with its holder, as when they are one node: then no survivor
+    /// knew that a section was open. The value is as its last committed section left it all the same.
     #[must_use]
     pub fn recovered(&self) -> Option<Recovered> {
         self.recovered
