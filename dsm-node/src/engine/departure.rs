@@ -85,9 +85,11 @@ impl Engine {
         self.tell_membership(Fact::Leave)
     }
 
-    /// Whether the others were told, in this view or one before.
+    /// Whether the others were told in this view. What was said in one before, when they could do without this node, does not
+    /// count: by now it may have what nobody else has.
     pub(super) fn has_said_that_it_leaves(&self) -> bool {
-        self.departure.as_ref().is_some_and(|departure| departure.said_in.is_some())
+        let view = self.machine.view().id();
+        self.departure.as_ref().is_some_and(|departure| departure.said_in == Some(view))
     }
 
     fn depart_in(&mut self, view: ViewId, until: Option<Time>) {
