@@ -18,7 +18,7 @@ use crate::node::{Caller, Node, Order};
 use crate::region::Region;
 use crate::signals;
 use crate::stats::Stats;
-use crate::transport::{self, Endpoint, Formation, Habitat, Identity, Kind, Mesh, Terms};
+use crate::transport::{self, Endpoint, Formation, Habitat, Identity, Kind, Link, Mesh, Terms};
 use crate::witness::Channel;
 use crossbeam_channel::{Receiver, unbounded};
 use dsm_core::membership::Candidate;
@@ -114,11 +114,7 @@ impl Engine {
         poller.watch(Source::Timer, &timers)?;
         poller.watch(Source::Incoming, &*mesh.incoming_wake)?;
         let links = std::mem::take(&mut mesh.links);
-        for link in links.iter().flatten() {
-            if let Some(descriptor) = link.descriptor() {
-                poller.watch_peer(link.peer(), descriptor)?;
-            }
-        }
+        watch_attached(&poller, &links)?;
         let peers = std::mem::take(&mut mesh.peers);
         let mut upcoming = VecDeque::new();
         let (machine, members) = match standing {
@@ -182,6 +178,12 @@ impl Engine {
         let view = self.machine.view().id();
         self.links.iter_mut().flatten().for_each(|link| link.install(view));
     }
+}
+
+/// Waits on the connections that were made before there was an engine.
+fn watch_attached(poller: &Poller, links: &[Option<Link>]) -> Result<()> {
+    let mut attached = links.iter().flatten().filter_map(|link| Some((link.peer(), link.descriptor()?)));
+    attached.try_for_each(|(peer, descriptor)| poller.watch_peer(peer, descriptor))
 }
 
 /// Starts the engine's thread. If it ends in any way but as told, the process ends with it: the threads that wait for
