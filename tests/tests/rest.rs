@@ -8,6 +8,9 @@ use std::time::{Duration, Instant};
 /// Bytes in one of a file's blocks, as the kernel counts them.
 const BLOCK: u64 = 512;
 
+/// Between two looks at what is held: nobody tells when a node has given memory back.
+const LOOK: Duration = Duration::from_millis(20);
+
 /// What a node's region takes is its memory file's blocks.
 fn held_by(pid: u32) -> u64 {
     let descriptors = fs::read_dir(format!("/proc/{pid}/fd")).expect("the node runs");
@@ -35,7 +38,7 @@ fn at_rest_no_more_is_held_than_has_to_survive() {
                 if held <= (replicas + 1) * TOUCHED * 11 / 10 || began.elapsed() > REST_MAX {
                     break held;
                 }
-                std::thread::sleep(Duration::from_millis(20));
+                std::thread::sleep(LOOK);
             };
             println!("k = {replicas}, phase {phase}: {held} bytes after {:?}", began.elapsed());
             let least = (replicas + 1) * TOUCHED;
